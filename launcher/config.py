@@ -1,0 +1,264 @@
+"""The job file's types: what a user may say, with the unit in each name and the rule beside each field.
+
+Reading a file, overrides and error texts live in `job_file.py`; this module holds only the types, imports neither torch
+nor ray, and touches no disk. Every model is strict: unknown keys are errors, and `None` means "not given".
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
+
+MIN_RESOLUTION_PX = 8
+MAX_RESOLUTION_PX = 4096
+
+
+def broken_rule(rule: str, *, fix: str) -> PydanticCustomError:
+    """The error of a rule of ours: what was broken and what to write instead."""
+    return PydanticCustomError("rule", "{rule}", {"rule": rule, "fix": fix})
+
+
+def _no_bool(value: Any) -> Any:
+    """YAML's `yes` must not pass as the number 1."""
+    if isinstance(value, bool):
+        raise broken_rule("must be a number, not true or false", fix="write a number")
+    return value
+
+
+# Lax, because YAML 1.1 reads `5e-4` as a string (https://github.com/yaml/pyyaml/issues/173).
+Number = Annotated[float, Field(strict=False, allow_inf_nan=False), BeforeValidator(_no_bool)]
+Positive = Annotated[Number, Field(gt=0)]
+NonNegative = Annotated[Number, Field(ge=0)]
+Fraction = Annotated[Number, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Pixels = Annotated[int, Field(ge=MIN_RESOLUTION_PX, le=MAX_RESOLUTION_PX)]
+Pair = Annotated[tuple[Number, Number], Field(strict=False)]
+Rgb = Annotated[tuple[NonNegative, NonNegative, NonNegative], Field(strict=False)]
+
+
+class Section(BaseModel):
+    """A part of a job: strict keys and types, immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+
+class Data(Section):
+    train: str | None = None
+    """Path of the training `.beton`; needed to run, not to plan if `num_samples` is given."""
+    val: str | None = None
+    """Path of the validation `.beton`; without it the run does not evaluate."""
+    num_samples: Count | None = None
+    """Training samples, for planning where the data is not; a run checks it against the file."""
+    num_classes: Count | None = None
+    """Number of classes; read from the data set's card when absent."""
+    channel_mean: Rgb | None = None
+    """Mean per channel, 0..255; the card's when absent."""
+    channel_std: Rgb | None = None
+    """Standard deviation per channel, 0..255; the card's when absent."""
+    decode_threads_per_worker: Count = 1
+    """Threads that decode images, per worker."""
+    batches_ahead: Count = 3
+    """Batches decoded ahead of training, per worker."""
+
+
+class Model(Section):
+    name: str
+    """`small_resnet`, or a name of torchvision.models.list_models(), such as resnet50."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments for the model's constructor."""
+
+
+class Loss(Section):
+    label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+
+
+class Sgd(Section):
+    name: Literal["sgd"] = "sgd"
+    momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = False
+    weight_decay: NonNegative = 0.0
+    norm_weight_decay: NonNegative | None = None
+    """Weight decay of norm layers and biases; `weight_decay` when absent, 0 in most ImageNet recipes."""
+
+
+class AdamW(Section):
+    name: Literal["adamw"]
+    betas: Pair = (0.9, 0.999)
+    epsilon: Positive = 1e-8
+    weight_decay: NonNegative = 0.0
+    norm_weight_decay: NonNegative | None = None
+    """Weight decay of norm layers and biases; `weight_decay` when absent."""
+
+
+Optimizer = Annotated[Sgd | AdamW, Field(discriminator="name")]
+
+
+class Constant(Section):
+    kind: Literal["constant"] = "constant"
+
+
+class PiecewiseLinear(Section):
+    """Straight lines between points; ffcv-imagenet's cyclic schedule is [[0, 1e-4], [2, 1], [16, 0]]."""
+
+    kind: Literal["piecewise_linear"]
+    points: Annotated[tuple[Pair, ...], Field(strict=False, min_length=2)]
+    """[epoch, factor] pairs, epochs increasing; held constant before the first and after the last."""
+
+    @model_validator(mode="after")
+    def _epochs_increase(self) -> PiecewiseLinear:
+        epochs = [epoch for epoch, _ in self.points]
+        if any(later <= earlier for earlier, later in zip(epochs, epochs[1:], strict=False)):
+            raise broken_rule("points must have increasing epochs", fix=f"sort them: {sorted(set(epochs))}")
+        return self
+
+
+class Step(Section):
+    kind: Literal["step"]
+    milestones_epochs: Annotated[tuple[NonNegative, ...], Field(strict=False, min_length=1)]
+    """Epochs at which the LR is multiplied by `factor`."""
+    factor: Fraction = 0.1
+
+
+class Cosine(Section):
+    """Half a cosine over the whole run (Loshchilov and Hutter 2017), from 1 down to `final_factor`."""
+
+    kind: Literal["cosine"]
+    final_factor: Annotated[Number, Field(ge=0, le=1)] = 0.0
+
+
+Shape = Annotated[Constant | PiecewiseLinear | Step | Cosine, Field(discriminator="kind")]
+
+
+class LearningRate(Section):
+    base: Positive
+    """The learning rate at a global batch of `base_batch`."""
+    base_batch: Count = 256
+    """The global batch that `base` was chosen for; the LR scales linearly from it (Goyal et al. 2017)."""
+    scaling: Literal["linear", "none"] = "linear"
+    shape: Shape = Constant()
+    """The LR's course over the run, as a factor."""
+
+
+class Ramp(Section):
+    """A size that grows over a phase's epochs: `start` at its first, `end` at the first epoch after it (ffcv-imagenet's rule)."""
+
+    start: Pixels
+    end: Pixels
+    multiple_of: Count
+    """Sizes are rounded to this step, half to even."""
+
+    @model_validator(mode="after")
+    def _ends_on_the_step(self) -> Ramp:
+        for name, size in (("start", self.start), ("end", self.end)):
+            if size % self.multiple_of:
+                nearest = max(1, round(size / self.multiple_of)) * self.multiple_of
+                raise broken_rule(f"{name} {size} is not a multiple of {self.multiple_of}", fix=f"use {nearest}")
+        return self
+
+
+def _resolution_tag(value: Any) -> str:
+    return "ramp" if isinstance(value, (dict, Ramp)) else "size"
+
+
+Resolution = Annotated[
+    Annotated[Pixels, Tag("size")] | Annotated[Ramp, Tag("ramp")], Discriminator(_resolution_tag)
+]
+
+
+class Phase(Section):
+    name: str | None = None
+    epochs: Count
+    resolution: Resolution
+    """Training size in pixels, or a ramp `{start, end, multiple_of}` over the phase's epochs."""
+    batch_per_worker: Count | None = None
+    global_batch: Count | None = None
+    """Samples per step over all workers; give this or `batch_per_worker`."""
+    lr_scale: Positive = 1.0
+    """Factor on the learning rate for the whole phase."""
+    warmup_epochs: NonNegative = 0.0
+    """Epochs (fractions allowed) over which the LR climbs to the phase's value."""
+    warmup_start_factor: Annotated[Number, Field(ge=0, le=1)] = 0.1
+    """Share of the phase's LR at which its warm-up starts."""
+    crop_scale: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = (0.08, 1.0)
+    """Least and greatest share of the image's area in a training crop."""
+
+    @model_validator(mode="after")
+    def _one_batch(self) -> Phase:
+        if (self.batch_per_worker is None) == (self.global_batch is None):
+            raise broken_rule(
+                "needs exactly one of batch_per_worker and global_batch",
+                fix="add one of them" if self.batch_per_worker is None else "delete one of them",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> Phase:
+        if self.warmup_epochs > self.epochs:
+            raise broken_rule(
+                f"warmup_epochs {self.warmup_epochs:g} is longer than the phase's {self.epochs} epochs",
+                fix=f"use at most {self.epochs}",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _scale_in_order(self) -> Phase:
+        low, high = self.crop_scale
+        if low > high:
+            raise broken_rule(f"crop_scale [{low:g}, {high:g}] runs downwards", fix=f"use [{high:g}, {low:g}]")
+        return self
+
+
+class Evaluation(Section):
+    resolution: Pixels | None = None
+    """Size at which to evaluate; the phase's training size when absent."""
+    crop_ratio: Fraction = 224 / 256
+    """Side of the centre crop as a share of the image's shorter side."""
+    flip_tta: bool = False
+    """Average the logits of each image and its mirror image."""
+    batch_per_worker: Count = 256
+    every_epochs: Count = 1
+    """Evaluate after every so many epochs; always at a phase's end."""
+
+
+class Run(Section):
+    mode: Literal["single", "ray"] = "single"
+    """single: one process; ray: one Ray Train worker per GPU, or CPU workers."""
+    workers: Count = 1
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """auto: bf16 where the GPU has it, else fp16; fp32 on CPU."""
+    threads_per_worker: Count | None = None
+    """Threads for torch's CPU kernels; the machine's cores divided by the workers when absent."""
+    lease_s: Positive = 2.0
+    """How far ahead workers may train without asking; a stop takes effect within it."""
+    transition_timeout_s: Positive = 300.0
+    """How long ranks wait for each other's acknowledgement at a transition."""
+
+
+class Checkpoint(Section):
+    every_epochs: Count = 1
+    """Save after every so many epochs; always at a phase's end and on a stop."""
+    keep_last: Count = 2
+    """Newest checkpoints to keep besides those of the phase boundaries."""
+
+
+class JobConfig(Section):
+    """A whole job: everything a run depends on."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    """Names the run's directory: letters, digits, dot, dash, underscore."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    data: Data
+    model: Model
+    loss: Loss = Loss()
+    optimizer: Optimizer = Sgd()
+    learning_rate: LearningRate
+    phases: Annotated[tuple[Phase, ...], Field(strict=False, min_length=1)]
+    evaluation: Evaluation = Evaluation()
+    run: Run = Run()
+    checkpoint: Checkpoint = Checkpoint()
+
+    @property
+    def num_epochs(self) -> int:
+        return sum(phase.epochs for phase in self.phases)

@@ -1,0 +1,136 @@
+"""What a run reports while it goes on. The driver appends each event to events.jsonl and shows it; nothing reads them back to decide."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Event:
+    """Base of all events; `name` is the class's name in snake case."""
+
+    @property
+    def name(self) -> str:
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
+
+    def to_json(self) -> dict[str, Any]:
+        return {"event": self.name, **dataclasses.asdict(self)}
+
+
+@dataclass(frozen=True)
+class RunStarted(Event):
+    """An attempt begins: a first start or a resume, from `epoch` and `samples_done`."""
+
+    job: str
+    mode: str
+    world_size: int
+    device: str
+    precision: str
+    plan_fingerprint: str
+    epoch: int
+    samples_done: int
+    checkpoint: str | None
+    rejected_checkpoints: tuple[str, ...]
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Progress(Event):
+    """Within an epoch, about every lease; shown, not logged."""
+
+    epoch: int
+    samples_done: int
+    num_samples: int
+    resolution: int
+    images_per_s: float
+    loss: float
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class EpochTrained(Event):
+    """An epoch's training is over. Rates and sums are over all ranks and over this attempt's share of the epoch."""
+
+    epoch: int
+    phase: int
+    phase_name: str
+    resolution: int
+    global_batch: int
+    samples: int
+    seconds: float
+    images_per_s: float
+    data_wait_s: float
+    """Seconds that rank 0 waited for decoded batches."""
+    loss: float
+    learning_rate: float
+    """Of the epoch's last step."""
+
+
+@dataclass(frozen=True)
+class Evaluated(Event):
+    """Accuracy over the whole validation set, every image once; `moment` as in the directive."""
+
+    epoch: int
+    phase: int
+    resolution: int
+    moment: str
+    samples: int
+    seconds: float
+    top1: float
+    """Share of images, 0..1."""
+    top5: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class TransitionMade(Event):
+    """All ranks use the new settings. The accuracy before is at the old size, the one after at the new size."""
+
+    epoch: int
+    phase: int
+    phase_name: str
+    resolution_before: int
+    resolution_after: int
+    global_batch_before: int
+    global_batch_after: int
+    learning_rate: float
+    seconds: float
+    """From asking the loader for the new size to every rank's acknowledgement."""
+    top1_before: float | None
+    top1_after: float | None
+
+
+@dataclass(frozen=True)
+class CheckpointSaved(Event):
+    epoch: int
+    samples_done: int
+    phase_boundary: bool
+    path: str
+    num_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RunStopped(Event):
+    """Ended before the plan's end, with everything saved."""
+
+    reason: str
+    epoch: int
+    samples_done: int
+
+
+@dataclass(frozen=True)
+class RunFinished(Event):
+    """The plan is carried out; `model` holds the final weights."""
+
+    model: str
+    seconds: float
+    """Of this attempt."""
+
+
+@dataclass(frozen=True)
+class RunFailed(Event):
+    error: str

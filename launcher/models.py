@@ -1,0 +1,108 @@
+"""Build a model by name, its optimizer, and its cost at a resolution."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models.resnet import BasicBlock, conv1x1, conv3x3
+
+from launcher.config import AdamW, Model, Optimizer, Sgd
+
+_NORMS = (
+    nn.modules.batchnorm._NormBase,
+    nn.GroupNorm,
+    nn.LayerNorm,
+)
+
+
+class ModelError(ValueError):
+    """The job's model cannot be built."""
+
+
+class SmallResNet(nn.Module):
+    """A residual network for small images, at any size: (N, 3, H, W) float -> (N, num_classes) logits.
+
+    Three stages of `blocks_per_stage` blocks at full, half and quarter size and 1, 2 and 4 times `width` channels: the
+    CIFAR network of He et al. 2016, section 4.2, which has width 16.
+    """
+
+    def __init__(self, num_classes: int, width: int = 16, blocks_per_stage: int = 3):
+        super().__init__()
+        self.stem = nn.Sequential(conv3x3(3, width), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+        blocks: list[nn.Module] = []
+        channels = width
+        for outputs in (width, 2 * width, 4 * width):
+            stride = 1 if outputs == channels else 2
+            shortcut = None
+            if stride == 2:
+                shortcut = nn.Sequential(conv1x1(channels, outputs, stride), nn.BatchNorm2d(outputs))
+            blocks.append(BasicBlock(channels, outputs, stride, shortcut))
+            blocks += [BasicBlock(outputs, outputs) for _ in range(blocks_per_stage - 1)]
+            channels = outputs
+        self.blocks = nn.Sequential(*blocks)
+        self.classifier = nn.Linear(channels, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.blocks(self.stem(images))
+        logits: Tensor = self.classifier(features.mean(dim=(2, 3)))
+        return logits
+
+
+def build_model(config: Model, *, num_classes: int, seed: int) -> nn.Module:
+    """The job's model with weights initialised from `seed`, float32 on the current default device.
+
+    Raises ModelError for an unknown name or options that the constructor refuses.
+    """
+    torch.manual_seed(seed)
+    try:
+        if config.name == "small_resnet":
+            return SmallResNet(num_classes, **config.options)
+        model: nn.Module = torchvision.models.get_model(config.name, num_classes=num_classes, **config.options)
+    except ValueError as error:
+        known = ["small_resnet", *torchvision.models.list_models(module=torchvision.models)]
+        raise ModelError(f"model.name: {config.name!r}: {error}; known: {', '.join(known)}") from error
+    except TypeError as error:
+        raise ModelError(f"model.options: {config.name} does not take them: {error}") from error
+    return model
+
+
+def build_optimizer(config: Optimizer, model: nn.Module) -> torch.optim.Optimizer:
+    """The job's optimizer over two groups: norm parameters and biases, and all others. The trainer sets the LR."""
+    decayed, rest = split_norm_parameters(model)
+    rest_decay = config.weight_decay if config.norm_weight_decay is None else config.norm_weight_decay
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": rest, "weight_decay": rest_decay},
+    ]
+    match config:
+        case Sgd():
+            return torch.optim.SGD(groups, lr=0.0, momentum=config.momentum, nesterov=config.nesterov)
+        case AdamW():
+            return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, eps=config.epsilon)
+
+
+def split_norm_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Parameters that take weight decay, and those that most recipes exempt: of norm layers, and biases."""
+    decayed: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            exempt = isinstance(module, _NORMS) or name == "bias"
+            (rest if exempt else decayed).append(parameter)
+    return decayed, rest
+
+
+def measure_flops(config: Model, *, num_classes: int, resolutions: Iterable[int]) -> dict[int, float]:
+    """FLOPs of one image's forward pass at each resolution, counted by torch on the meta device: nothing is computed."""
+    with torch.device("meta"):
+        model = build_model(config, num_classes=num_classes, seed=0).eval()
+        counted: dict[int, float] = {}
+        for resolution in resolutions:
+            with FlopCounterMode(display=False) as counter, torch.no_grad():
+                model(torch.empty(1, 3, resolution, resolution))
+            counted[resolution] = float(counter.get_total_flops())
+    return counted

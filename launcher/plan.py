@@ -1,0 +1,264 @@
+"""job + number of samples + world size -> the plan: a table with one row per epoch. Everything else walks it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from launcher.config import JobConfig, LearningRate, Phase
+from launcher.schedules import learning_rate_at, resolution_at
+
+CostRule = Callable[[int], float]
+
+
+class PlanError(ValueError):
+    """The job cannot be planned for this data set and number of workers."""
+
+
+@dataclass(frozen=True, order=True)
+class Position:
+    """A place in a run: samples of `epoch` already trained, over all workers.
+
+    It depends neither on the world size nor on the batch. A finished epoch is written as the next one's start.
+    """
+
+    epoch: int
+    samples_done: int = 0
+
+
+@dataclass(frozen=True)
+class EpochSpec:
+    """One epoch: a row of the plan."""
+
+    epoch: int
+    phase: int
+    phase_name: str
+    resolution: int
+    batch_per_worker: int
+    global_batch: int
+    steps: int
+    dropped_samples: int
+    lr_start: float
+    lr_end: float
+    relative_cost: float
+    crop_scale: tuple[float, float]
+
+    @property
+    def num_samples(self) -> int:
+        """Samples trained in this epoch: whole global batches, the dropped tail not among them."""
+        return self.steps * self.global_batch
+
+    def same_settings(self, other: EpochSpec) -> bool:
+        """Whether workers can go from one epoch to the other without a transition."""
+        settings = ("phase", "resolution", "batch_per_worker", "global_batch", "crop_scale")
+        return all(getattr(self, name) == getattr(other, name) for name in settings)
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums over the plan; costs are in epochs at the last resolution."""
+
+    epochs: int
+    steps: int
+    samples: int
+    dropped_samples: int
+    cost: float
+    cost_at_last_resolution: float
+    relative_cost: float
+    saving: float
+    cost_rule: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The rows, and the rules that a place between two rows is answered from."""
+
+    rows: tuple[EpochSpec, ...]
+    phases: tuple[Phase, ...]
+    learning_rate_rule: LearningRate
+    world_size: int
+    num_samples: int
+    seed: int
+    cost_rule: str = "area"
+
+    def learning_rate(self, position: Position) -> float:
+        """The LR of the step that starts at `position`."""
+        row = self.rows[position.epoch]
+        return self._learning_rate(row.phase, position.epoch + position.samples_done / row.num_samples, row.global_batch)
+
+    def _learning_rate(self, phase: int, epoch: float, global_batch: int) -> float:
+        return learning_rate_at(
+            self.learning_rate_rule,
+            self.phases[phase],
+            epoch=epoch,
+            phase_start=sum(p.epochs for p in self.phases[:phase]),
+            num_epochs=sum(p.epochs for p in self.phases),
+            global_batch=global_batch,
+        )
+
+    @property
+    def end(self) -> Position:
+        return Position(len(self.rows))
+
+    def after(self, position: Position, samples: int) -> Position:
+        """The position `samples` further on, within one epoch."""
+        done = position.samples_done + samples
+        assert done <= self.rows[position.epoch].num_samples, (position, samples)
+        if done == self.rows[position.epoch].num_samples:
+            return Position(position.epoch + 1)
+        return Position(position.epoch, done)
+
+    def phase_boundaries(self) -> tuple[Position, ...]:
+        """The positions at which a phase ends, the run's end among them."""
+        ends = [row.epoch + 1 for row in self.rows if row.epoch + 1 == len(self.rows) or self.rows[row.epoch + 1].phase != row.phase]
+        return tuple(Position(epoch) for epoch in ends)
+
+    @property
+    def totals(self) -> Totals:
+        cost = sum(row.relative_cost for row in self.rows)
+        return Totals(
+            epochs=len(self.rows),
+            steps=sum(row.steps for row in self.rows),
+            samples=sum(row.num_samples for row in self.rows),
+            dropped_samples=sum(row.dropped_samples for row in self.rows),
+            cost=cost,
+            cost_at_last_resolution=float(len(self.rows)),
+            relative_cost=cost / len(self.rows),
+            saving=1 - cost / len(self.rows),
+            cost_rule=self.cost_rule,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The machine-readable plan, as `resolute plan --format json` prints it."""
+        return {
+            "rows": [dataclasses.asdict(row) for row in self.rows],
+            "totals": dataclasses.asdict(self.totals),
+            "world_size": self.world_size,
+            "num_samples": self.num_samples,
+            "seed": self.seed,
+            "fingerprint": self.fingerprint,
+        }
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of what decides the weights: rows without their cost, LR rule, seed, samples, world size."""
+        rows = [dataclasses.asdict(dataclasses.replace(row, relative_cost=0.0)) for row in self.rows]
+        decisive = {
+            "rows": rows,
+            "phases": [phase.model_dump(mode="json") for phase in self.phases],
+            "learning_rate": self.learning_rate_rule.model_dump(mode="json"),
+            "world_size": self.world_size,
+            "num_samples": self.num_samples,
+            "seed": self.seed,
+        }
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def build_plan(
+    job: JobConfig, *, num_samples: int, world_size: int, flops: Mapping[int, float] | None = None
+) -> Plan:
+    """Lay the job out, one row per epoch.
+
+    `flops` maps every resolution of the job to the model's FLOPs for one image; without it an epoch's cost follows the
+    area rule, (resolution / last resolution) squared.
+
+    Raises PlanError with every phase that cannot be planned.
+    """
+    bare = Plan((), job.phases, job.learning_rate, world_size, num_samples, job.seed, "flops" if flops else "area")
+    problems: list[str] = []
+    rows: list[EpochSpec] = []
+    last_phase = job.phases[-1]
+    last = resolution_at(last_phase.resolution, last_phase.epochs - 1, last_phase.epochs)
+    cost = (lambda r: flops[r] / flops[last]) if flops else (lambda r: (r / last) ** 2)
+    for index, phase in enumerate(job.phases):
+        problem = _batch_problem(index, phase, num_samples, world_size)
+        if problem:
+            problems.append(problem)
+        else:
+            rows += _phase_rows(bare, index, len(rows), cost)
+    if problems:
+        raise PlanError("\n".join(problems))
+    return dataclasses.replace(bare, rows=tuple(rows))
+
+
+def resolutions(job: JobConfig) -> list[int]:
+    """Every size that the job trains at, in order of first use."""
+    sizes = (resolution_at(p.resolution, e, p.epochs) for p in job.phases for e in range(p.epochs))
+    return list(dict.fromkeys(sizes))
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs between two plans in JSON form, a line each: the first row of each run of rows that differ alike."""
+    lines = [
+        f"{key}: {old.get(key)} -> {new.get(key)}"
+        for key in ("world_size", "num_samples", "seed")
+        if old.get(key) != new.get(key)
+    ]
+    old_rows, new_rows = old["rows"], new["rows"]
+    if len(old_rows) != len(new_rows):
+        lines.append(f"epochs: {len(old_rows)} -> {len(new_rows)}")
+    previous: set[str] = set()
+    for old_row, new_row in zip(old_rows, new_rows, strict=False):
+        changed = {k for k in new_row if k != "relative_cost" and _plain(old_row.get(k)) != _plain(new_row[k])}
+        if changed - previous:
+            what = ", ".join(f"{k} {old_row.get(k)} -> {new_row[k]}" for k in sorted(changed))
+            lines.append(f"from epoch {new_row['epoch']}: {what}")
+        previous = changed
+    return lines
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _batch_problem(index: int, phase: Phase, num_samples: int, world_size: int) -> str | None:
+    if phase.global_batch is not None and phase.global_batch % world_size:
+        lower = max(1, phase.global_batch // world_size) * world_size
+        return (
+            f"phases[{index}].global_batch: {phase.global_batch} does not divide by {world_size} workers; "
+            f"use {lower} or {lower + world_size}"
+        )
+    batch = phase.global_batch or (phase.batch_per_worker or 0) * world_size
+    if batch > num_samples:
+        return (
+            f"phases[{index}]: a global batch of {batch} is more than the {num_samples} training samples; "
+            f"use fewer workers or a smaller batch"
+        )
+    return None
+
+
+def _default_name(phase: Phase) -> str:
+    if isinstance(phase.resolution, int):
+        return f"{phase.resolution} px"
+    return f"{phase.resolution.start}-{phase.resolution.end} px"
+
+
+def _phase_rows(bare: Plan, index: int, first_epoch: int, cost: CostRule) -> list[EpochSpec]:
+    phase = bare.phases[index]
+    batch_per_worker = phase.batch_per_worker or (phase.global_batch or 0) // bare.world_size
+    global_batch = batch_per_worker * bare.world_size
+    rows = []
+    for epoch in range(first_epoch, first_epoch + phase.epochs):
+        resolution = resolution_at(phase.resolution, epoch - first_epoch, phase.epochs)
+        rows.append(
+            EpochSpec(
+                epoch=epoch,
+                phase=index,
+                phase_name=phase.name or _default_name(phase),
+                resolution=resolution,
+                batch_per_worker=batch_per_worker,
+                global_batch=global_batch,
+                steps=bare.num_samples // global_batch,
+                dropped_samples=bare.num_samples % global_batch,
+                lr_start=bare._learning_rate(index, epoch, global_batch),
+                lr_end=bare._learning_rate(index, epoch + 1, global_batch),
+                relative_cost=cost(resolution),
+                crop_scale=phase.crop_scale,
+            )
+        )
+    return rows

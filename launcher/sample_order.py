@@ -1,0 +1,59 @@
+"""Which samples, in which order, for whom: one permutation per epoch, cut into global batches and each rank's slices."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffcv_datasets.philox import philox4x32
+
+Indices = NDArray[np.int64]
+
+# Apart from the crop's draws, which are keyed by the same seed: the counter's last word.
+_ORDER_STREAM = 0x6F726465
+
+
+def order(seed: int, epoch: int, num_samples: int) -> Indices:
+    """The order in which `epoch` visits its samples: a permutation, (num_samples,) int64.
+
+    Samples are sorted by 64 random bits drawn from a counter-based generator at (seed, epoch, sample), so the result
+    depends on no library's shuffle and is the same on every rank, machine and version.
+    """
+    samples = np.arange(num_samples, dtype=np.uint64)
+    counter = np.empty((num_samples, 4), dtype=np.uint32)
+    counter[:, 0] = samples & 0xFFFFFFFF
+    counter[:, 1] = samples >> 32
+    counter[:, 2] = epoch
+    counter[:, 3] = _ORDER_STREAM
+    words = philox4x32(counter, (seed & 0xFFFFFFFF, seed >> 32))
+    keys = words[:, 0].astype(np.uint64) << np.uint64(32) | words[:, 1].astype(np.uint64)
+    return np.argsort(keys, kind="stable").astype(np.int64)
+
+
+def rank_batches(
+    epoch_order: Indices, *, start: int, until: int, global_batch: int, rank: int, world_size: int
+) -> list[Indices]:
+    """The batches of one rank between two places of an epoch.
+
+    `start` and `until` count samples over all ranks and are multiples of `global_batch`; each batch is
+    (global_batch / world_size,), rank r's contiguous slice of the global batch.
+    """
+    assert global_batch % world_size == 0, (global_batch, world_size)
+    assert start % global_batch == 0 and until % global_batch == 0, (start, until, global_batch)
+    assert until <= len(epoch_order), (until, len(epoch_order))
+    batch = global_batch // world_size
+    firsts = range(start + rank * batch, until + rank * batch, global_batch)
+    return [epoch_order[first : first + batch] for first in firsts]
+
+
+def evaluation_batches(num_samples: int, *, batch: int, rank: int, world_size: int) -> list[Indices]:
+    """One rank's share of an evaluation: every sample once over all ranks, in order, nothing padded or repeated."""
+    share = np.array_split(np.arange(num_samples, dtype=np.int64), world_size)[rank]
+    return [share[first : first + batch] for first in range(0, len(share), batch)]
+
+
+def order_hash(epoch_order: Indices) -> str:
+    """A short fingerprint of an order, for ranks to compare."""
+    return hashlib.sha256(np.ascontiguousarray(epoch_order, dtype="<i8").tobytes()).hexdigest()[:16]
