@@ -1,0 +1,30 @@
+# Every target sets up .venv first; when nothing has changed since, that takes well under a second.
+BIN := .venv/bin
+.DEFAULT_GOAL := help
+.PHONY: help setup test lint format demo clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## install everything into .venv (PYTHON=python3.12 chooses the interpreter)
+	@PYTHON='$(PYTHON)' scripts/setup.sh
+
+test: setup ## run the tests (ARGS="-k plan" is passed on to pytest)
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: setup ## check style and types
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+format: setup ## put the code into its style
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+demo: setup ## draw a data set, then train on it in three phases with two workers
+	@$(BIN)/resolute data draw build/demo
+	@$(BIN)/resolute run jobs/demo.yaml --mode ray --workers 2
+
+clean: ## remove what was built, drawn and cached; .venv and runs/ stay
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find launcher ffcv_datasets tests scripts -name __pycache__ -prune -exec rm -rf {} +
