@@ -9,7 +9,7 @@ readonly LOG=.setup-log
 readonly STAMP=$VENV/.setup-stamp
 readonly EXTRAS=dev,test
 readonly OLDEST_PYTHON=3.10
-readonly NEEDED_GB=8
+readonly NEEDED_GB=10 # 6.5 GB stay, the rest are downloads on their way
 
 say() { printf 'setup: %s\n' "$*"; }
 fail() {
@@ -36,7 +36,7 @@ fingerprint() {
     pwd
     "$1" -c 'import sys; print(sys.version)'
     cat pyproject.toml setup.py scripts/setup.sh launcher/__init__.py
-    find ffcv_datasets/_decode -name '*.[ch]' -print0 2>/dev/null | sort -z | xargs -0r sha256sum
+    find ffcv_datasets -name '*.[ch]' -print0 | sort -z | xargs -0r sha256sum
   } | sha256sum | cut -d ' ' -f 1
 }
 
@@ -141,7 +141,7 @@ install_packages() {
 }
 
 main() {
-  local python found
+  local python found stamp
   # One set-up at a time: a second one waits, then finds the work done.
   exec 9>.setup-lock
   flock -n 9 || { say "waiting for another set-up of this checkout"; flock 9; }
@@ -159,7 +159,8 @@ main() {
   make_venv "$python"
   rm -f $STAMP
   install_packages
-  fingerprint "$python" >$STAMP
+  stamp=$(fingerprint "$python")
+  echo "$stamp" >$STAMP
   say "done; the commands are in $VENV/bin"
 }
 
