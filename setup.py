@@ -11,7 +11,7 @@ DECODE = Path("ffcv_datasets/_decode")
 
 
 def pkg_config(option: str, library: str) -> list[str]:
-    """Flags that pkg-config gives for `library`, its prefix (-I, -L, -l) removed; none where it is not known."""
+    """Flags that pkg-config gives for `library`, without their -I, -L or -l; none where it is not known."""
     if shutil.which("pkg-config") is None:
         return []
     answer = subprocess.run(["pkg-config", option, library], capture_output=True, text=True)
