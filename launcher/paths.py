@@ -1,0 +1,97 @@
+"""Every file name of a run, and those of checkpoints and temporary files. Pure: touches no disk."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher.plan import Position
+
+_TEMPORARY_PREFIX = ".tmp-"
+_CHECKPOINT_NAME = re.compile(r"e([0-9]{5,})-s([0-9]{9,})(?:-r([0-9]{3,}))?")
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """Where everything of the run in directory `root` lies."""
+
+    root: Path
+
+    @property
+    def job(self) -> Path:
+        """The resolved job: recipe, overrides and defaults in one file."""
+        return self.root / "job.yaml"
+
+    @property
+    def plan(self) -> Path:
+        return self.root / "plan.json"
+
+    @property
+    def events(self) -> Path:
+        return self.root / "events.jsonl"
+
+    @property
+    def summary(self) -> Path:
+        return self.root / "summary.json"
+
+    @property
+    def model(self) -> Path:
+        """The final weights."""
+        return self.root / "model.safetensors"
+
+    @property
+    def owner(self) -> Path:
+        """Who runs here, while somebody does."""
+        return self.root / "owner.json"
+
+    @property
+    def lock(self) -> Path:
+        """Locked by the owner. The first file of a run directory, and what tells it from others."""
+        return self.root / "owner.lock"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    def checkpoint(self, name: CheckpointName) -> Path:
+        return self.checkpoints / str(name)
+
+
+@dataclass(frozen=True, order=True)
+class CheckpointName:
+    """The directory name of a checkpoint: e00005-s000000000, after 5 epochs. Sorts as positions do.
+
+    A resumed run may come past a position that an earlier attempt had saved. The later checkpoint then takes
+    the next replay number (e00005-s000000000-r001), so that saving never has to remove or overwrite anything.
+    """
+
+    position: Position
+    replay: int = 0
+
+    def __str__(self) -> str:
+        place = f"e{self.position.epoch:05d}-s{self.position.samples_done:09d}"
+        return f"{place}-r{self.replay:03d}" if self.replay else place
+
+    @classmethod
+    def parse(cls, text: str) -> CheckpointName | None:
+        """The inverse of `str`; None for any other text."""
+        match = _CHECKPOINT_NAME.fullmatch(text)
+        if match is None:
+            return None
+        epoch, samples_done, replay = (int(digits or 0) for digits in match.groups())
+        name = cls(Position(epoch, samples_done), replay)
+        return name if str(name) == text else None
+
+
+def temporary(path: Path, *, pid: int) -> Path:
+    """Where process `pid` prepares `path`: hidden, and beside it, so that a rename can put it in place."""
+    return path.with_name(f"{_TEMPORARY_PREFIX}{pid}-{path.name}")
+
+
+def is_temporary(name: str) -> bool:
+    return name.startswith(_TEMPORARY_PREFIX)
