@@ -1,0 +1,249 @@
+"""Reads the tables and the stored bytes of a .beton file, FFCV's format (version 2), with numpy alone.
+
+    header | one descriptor per field | metadata: one row per sample | pages of data | allocation table
+
+The metadata of variable-sized fields point into the pages; how long an image is, only the allocation table says.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_VERSION = 2
+_HEADER = np.dtype(
+    [
+        ("version", "<u2"),
+        ("num_fields", "<u2"),
+        ("page_size", "<u4"),
+        ("num_samples", "<u8"),
+        ("allocations_at", "<u8"),
+    ]
+)
+_DESCRIPTOR = np.dtype([("type_id", "<u1"), ("name", "S16"), ("arguments", "V1024")])
+_ALLOCATION = np.dtype([("sample", "<u8"), ("offset", "<u8"), ("size", "<u8")])
+_NDARRAY_ARGUMENTS = np.dtype([("shape", "<u8", 32), ("dtype_length", "<u8")])
+
+_BYTES = np.dtype([("offset", "<u8"), ("size", "<u8")])
+_METADATA = {
+    "float": np.dtype("<f8"),
+    "int": np.dtype("<i8"),
+    "image": np.dtype([("mode", "<u1"), ("width", "<u2"), ("height", "<u2"), ("offset", "<u8")]),
+    "bytes": _BYTES,
+    "ndarray": np.dtype("<u8"),
+    "json": _BYTES,
+    "torch_tensor": np.dtype("<u8"),
+}
+_TYPES = dict(enumerate(_METADATA))  # FFCV numbers its types in this order
+
+JPEG, RAW = 0, 1
+"""How an image is stored: as a JPEG file, or as height x width x 3 bytes of RGB."""
+
+
+class BetonError(ValueError):
+    """A file that is no .beton file, or not a whole one: says which, what is wrong and what to do."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(path, problem)
+        self.path, self.problem = path, problem
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.problem}"
+
+
+@dataclass(frozen=True)
+class Images:
+    """Where the N images of a field lie in the file, and how."""
+
+    mode: NDArray[np.uint8]
+    """JPEG or RAW."""
+    heights: NDArray[np.int32]
+    widths: NDArray[np.int32]
+    offsets: NDArray[np.uint64]
+    sizes: NDArray[np.uint64]
+    """In bytes."""
+
+
+class Beton:
+    """An open .beton file.
+
+    Its tables are held in memory; what the samples store is read by `pread`, never through a memory map: a file
+    that is cut while in use then gives an error that names the sample, where a map would end the process by SIGBUS.
+    """
+
+    path: Path
+    num_samples: int
+    fields: dict[str, str]
+    """The type of each field by its name: float, int, image, bytes, ndarray, json or torch_tensor."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Read and check the tables. Raises BetonError for what is not a whole .beton file, OSError."""
+        self.path = Path(path)
+        self._file = open(self.path, "rb", buffering=0)  # noqa: SIM115  closed by close()
+        try:
+            self._read_tables()
+        except BaseException:
+            self.close()
+            raise
+
+    def _read_tables(self) -> None:
+        file_size = os.fstat(self._file.fileno()).st_size
+        header = self._table(_HEADER, 0, 1, "header")[0]
+        if header["version"] != _VERSION:
+            raise BetonError(self.path, "is not a .beton file of version 2; write it with `resolute data write`")
+        self.num_samples = int(header["num_samples"])
+        allocations_at = int(header["allocations_at"])
+        if not 0 < allocations_at <= file_size:
+            raise self._incomplete("it ends before its allocation table")
+
+        descriptors = self._table(_DESCRIPTOR, _HEADER.itemsize, int(header["num_fields"]), "field table")
+        names = [descriptor["name"].decode("ascii", "replace") for descriptor in descriptors]
+        if len(set(names)) < len(names):
+            raise BetonError(self.path, f"has two fields of one name ({', '.join(names)}); names are cut to 16 letters")
+        unknown = [name for name, row in zip(names, descriptors, strict=True) if row["type_id"] not in _TYPES]
+        if unknown:
+            raise BetonError(
+                self.path, f"field {unknown[0]!r} is of a custom type, whose layout no file tells; leave it out"
+            )
+        self.fields = {name: _TYPES[int(row["type_id"])] for name, row in zip(names, descriptors, strict=True)}
+        self._arguments = {name: row["arguments"].tobytes() for name, row in zip(names, descriptors, strict=True)}
+
+        layout = np.dtype([(name, _METADATA[self.fields[name]]) for name in self.fields], align=True)
+        metadata_at = _HEADER.itemsize + descriptors.nbytes
+        self._metadata = self._table(layout, metadata_at, self.num_samples, "metadata")
+        self._allocations = self._read_allocations(allocations_at, file_size)
+        self._images = {name: self._locate_images(name) for name, kind in self.fields.items() if kind == "image"}
+
+    def _table(self, dtype: np.dtype[Any], offset: int, count: int, what: str) -> NDArray[Any]:
+        """`count` rows at `offset`, read-only."""
+        # Compared before reading: a damaged count must not become an allocation of that size.
+        available = os.fstat(self._file.fileno()).st_size - offset
+        if count * dtype.itemsize > available:
+            raise self._incomplete(f"it ends within its {what}")
+        return np.frombuffer(self._read(offset, count * dtype.itemsize), dtype, count)
+
+    def _read_allocations(self, offset: int, file_size: int) -> NDArray[Any]:
+        """The allocation table, sorted by offset; for one offset, empty allocations first."""
+        count, rest = divmod(file_size - offset, _ALLOCATION.itemsize)
+        if rest:
+            raise self._incomplete("its allocation table is cut")
+        table = self._table(_ALLOCATION, offset, count, "allocation table")
+        ends_within = (table["offset"] <= offset) & (table["size"] <= offset - table["offset"])
+        if not ends_within.all():
+            row = table[~ends_within][0]
+            raise BetonError(
+                self.path, f"is damaged: sample {row['sample']} lies beyond the data; write the file again"
+            )
+        return table[np.lexsort((table["size"], table["offset"]))]
+
+    def _locate_images(self, name: str) -> Images:
+        rows = self._metadata[name]
+        found = np.searchsorted(self._allocations["offset"], rows["offset"], side="right").astype(np.int64) - 1
+        if self.num_samples and (not len(self._allocations) or (found < 0).any()):
+            raise self._incomplete("its allocation table lacks samples")
+        allocations = self._allocations[found]
+        self._all_samples(allocations["offset"] == rows["offset"], "is not in the allocation table")
+        self._all_samples((rows["height"] > 0) & (rows["width"] > 0), f"has an empty {name!r}")
+        self._all_samples(np.isin(rows["mode"], (JPEG, RAW)), f"stores {name!r} in an unknown way")
+        heights, widths = rows["height"].astype(np.int32), rows["width"].astype(np.int32)
+        raw_size = 3 * heights.astype(np.uint64) * widths.astype(np.uint64)
+        self._all_samples(
+            (rows["mode"] != RAW) | (allocations["size"] == raw_size),
+            f"stores another number of bytes for {name!r} than its height and width ask for",
+        )
+        return Images(rows["mode"].copy(), heights, widths, rows["offset"].copy(), allocations["size"].copy())
+
+    def _all_samples(self, good: NDArray[np.bool_], problem: str) -> None:
+        if not good.all():
+            sample = int(np.argmin(good))
+            raise BetonError(self.path, f"is damaged or incomplete: sample {sample} {problem}; write the file again")
+
+    def _incomplete(self, how: str) -> BetonError:
+        return BetonError(self.path, f"is incomplete: {how}; its writing or copying was cut short, so do that again")
+
+    def _read(self, offset: int, size: int) -> bytes:
+        parts: list[bytes] = []
+        while size:
+            part = os.pread(self._file.fileno(), size, offset)
+            if not part:
+                raise self._incomplete("it was cut after it had been opened")
+            parts.append(part)
+            offset, size = offset + len(part), size - len(part)
+        return b"".join(parts)
+
+    def fileno(self) -> int:
+        """The open file, for reading at offsets."""
+        return self._file.fileno()
+
+    def only(self, kind: str) -> str:
+        """The name of the one field of that type. Raises BetonError where there are none or several."""
+        names = [name for name, its_kind in self.fields.items() if its_kind == kind]
+        if len(names) != 1:
+            listed = ", ".join(f"{name} ({its_kind})" for name, its_kind in self.fields.items())
+            raise BetonError(self.path, f"has {len(names)} fields of type {kind}, not one; its fields: {listed}")
+        return names[0]
+
+    def images(self, field: str | None = None) -> Images:
+        """Where the images of a field lie; of the only image field if none is named."""
+        return self._images[field or self.only("image")]
+
+    def heights(self) -> NDArray[np.int32]:
+        """(N,) in pixels, of the only image field."""
+        return self.images().heights
+
+    def widths(self) -> NDArray[np.int32]:
+        """(N,) in pixels, of the only image field."""
+        return self.images().widths
+
+    def labels(self) -> NDArray[np.int64]:
+        """(N,): the only int field."""
+        return self.column(self.only("int")).astype(np.int64)
+
+    def column(self, field: str) -> NDArray[Any]:
+        """(N,): the field's metadata: the values of int and float fields, tables of offsets for the others."""
+        column: NDArray[Any] = self._metadata[field]
+        return column
+
+    def image_bytes(self, sample: int, field: str | None = None) -> bytes:
+        """The stored JPEG file or raw pixels of one sample."""
+        images = self.images(field)
+        return self._read(int(images.offsets[sample]), int(images.sizes[sample]))
+
+    def value(self, field: str, sample: int) -> Any:
+        """One sample's value, as was given to FFCV's writer; of an image field the stored bytes."""
+        kind, row = self.fields[field], self._metadata[field][sample]
+        if kind in ("int", "float"):
+            return row.item()
+        if kind == "image":
+            return self.image_bytes(sample, field)
+        if kind in ("ndarray", "torch_tensor"):
+            dtype, shape = _ndarray_type(self._arguments[field])
+            size = dtype.itemsize * int(np.prod(shape))
+            return np.frombuffer(self._read(int(row), size), dtype).reshape(shape)
+        stored = self._read(int(row["offset"]), int(row["size"]))
+        return json.loads(stored.rstrip(b"\0")) if kind == "json" else stored
+
+    def close(self) -> None:
+        """Close the file; the tables stay."""
+        self._file.close()
+
+    def __enter__(self) -> "Beton":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _ndarray_type(arguments: bytes) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """Element type and shape from a field's arguments: 32 dimensions, unused ones 0, then the type as JSON."""
+    header = np.frombuffer(arguments, _NDARRAY_ARGUMENTS, 1)[0]
+    start = _NDARRAY_ARGUMENTS.itemsize
+    [(_, element)] = json.loads(arguments[start : start + int(header["dtype_length"])])
+    return np.dtype(element), tuple(int(length) for length in header["shape"] if length)
