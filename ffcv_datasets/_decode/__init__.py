@@ -1,0 +1,1 @@
+"""The C core: `_core` is built from the .c files beside this one."""

@@ -1,0 +1,15 @@
+"""The C core, built from the .c files beside this one."""
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+class _Pool: ...
+
+def pool(threads: int) -> _Pool:
+    """What decode() needs: its threads start with the first batch of each process and end with it."""
+
+def decode(
+    pool: _Pool, file: int, samples: NDArray[Any], images: NDArray[Any], height: int, width: int
+) -> list[tuple[int, str]]:
+    """Fill images (N, height, width, 3) as samples (N,) say; returns index and reason of each failure."""

@@ -1,0 +1,32 @@
+/* One output row from the source rows that it covers. */
+#ifndef RESOLUTE_RESAMPLE_H
+#define RESOLUTE_RESAMPLE_H
+
+#include "axis.h"
+
+enum {
+    CHANNELS = 3,
+    ROW_UNIT = 1 << 8,     /* what a row's weights sum to: 8 bits, so that a weighted sum of bytes fits 16 */
+    COLUMN_UNIT = 1 << 14, /* what a column's weights sum to */
+    TAPS_AT_ONCE = 2,      /* a multiple of this many column taps is read: see resample_columns */
+};
+
+struct resampler {
+    struct axis rows, columns;
+    int width;             /* pixels in a source row */
+    struct buffer blended; /* int16_t: one source row after the vertical pass */
+};
+
+/*
+ * Prepare for source rows of `width` pixels, in which the wanted part is [top, top + height) x [left, left + width),
+ * in subpixels. Returns false when out of memory.
+ */
+bool resampler_plan(struct resampler *resampler, int width, int64_t top, int64_t height, int64_t left,
+                    int64_t box_width, int out_height, int out_width, bool flip);
+
+/* Write output row o from its source rows, rows.first[o] and the rows.count[o] - 1 after it. */
+void resampler_emit(struct resampler *resampler, int o, const uint8_t *const *sources, uint8_t *out, int out_width);
+
+void resampler_free(struct resampler *resampler);
+
+#endif
