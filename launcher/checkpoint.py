@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -89,14 +88,7 @@ def save(
     failpoints.hit("checkpoint.begin")
     try:
         with naming_full_disk(target, needed):
-            draft.mkdir()
-            written = {part: _write_part(draft, part, tensors) for part, tensors in parts.items()}
-            failpoints.hit("checkpoint.before_manifest")
-            write_manifest(
-                draft,
-                Manifest(epoch=position.epoch, samples_done=position.samples_done, parts=written, facts=dict(facts)),
-            )
-            sync(draft)
+            written = _prepare(draft, position, parts, facts)
             failpoints.hit("checkpoint.before_rename")
             path = checkpoints_dir / str(_next_replay(checkpoints_dir, position))
             os.rename(draft, path)
@@ -184,15 +176,17 @@ def export_model(path: Path, model: torch.nn.Module, metadata: Mapping[str, Any]
         save_file(tensors, draft, metadata={"resolute": json.dumps(metadata, sort_keys=True)})
 
 
-def exported_metadata(path: Path) -> dict[str, Any]:
-    """What `export_model` was given as metadata. Raises CheckpointError if the file holds none of ours."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {})["resolute"])
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path} is no model that resolute has written ({error!r})") from error
-    assert isinstance(metadata, dict), metadata
-    return metadata
+def _prepare(
+    draft: Path, position: Position, parts: Mapping[str, Mapping[str, Tensor]], facts: Mapping[str, Any]
+) -> dict[str, PartFile]:
+    """Write the whole checkpoint into the new directory `draft`, the manifest last, and flush it to disk."""
+    draft.mkdir()
+    written = {part: _write_part(draft, part, tensors) for part, tensors in parts.items()}
+    failpoints.hit("checkpoint.before_manifest")
+    epoch, samples_done = position.epoch, position.samples_done
+    write_manifest(draft, Manifest(epoch=epoch, samples_done=samples_done, parts=written, facts=dict(facts)))
+    sync(draft)
+    return written
 
 
 def _write_part(directory: Path, part: str, tensors: Mapping[str, Tensor]) -> PartFile:

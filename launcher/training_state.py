@@ -58,7 +58,7 @@ def load_optimizer_tensors(model: Module, optimizer: Optimizer, tensors: Mapping
         parameter, group = parameters[name]
         _require_fit(key, tensor, parameter)
         entry, _, kind = entry.partition(":")
-        state.setdefault(parameter, {})[entry] = tensor.item() if kind else _placed(tensor, parameter, group)
+        state.setdefault(parameter, {})[entry] = tensor.item() if kind else _placed(entry, tensor, parameter, group)
     optimizer.state.clear()
     optimizer.state.update(state)
 
@@ -117,8 +117,8 @@ def _require_fit(key: str, tensor: Tensor, parameter: Parameter) -> None:
         )
 
 
-def _placed(tensor: Tensor, parameter: Parameter, group: Mapping[str, Any]) -> Tensor:
-    if tensor.shape == parameter.shape and tensor.dim():
+def _placed(entry: str, tensor: Tensor, parameter: Parameter, group: Mapping[str, Any]) -> Tensor:
+    if tensor.shape == parameter.shape and entry != "step":
         return torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
     # torch keeps step counts on the CPU unless a kernel reads them (Optimizer.load_state_dict does the same).
     on_cpu = tensor.dim() == 0 and not (group.get("fused") or group.get("capturable"))
