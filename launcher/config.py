@@ -6,6 +6,7 @@ nor ray, and touches no disk. Every model is strict: unknown keys are errors, an
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
@@ -68,6 +69,8 @@ class Model(Section):
     """`small_resnet`, or a name of torchvision.models.list_models(), such as resnet50."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments for the model's constructor."""
+    blurpool: bool = False
+    """Blur before every strided convolution of at least 16 channels (Zhang 2019), as ffcv-imagenet does."""
 
 
 class Loss(Section):
@@ -109,7 +112,7 @@ class PiecewiseLinear(Section):
     @model_validator(mode="after")
     def _epochs_increase(self) -> PiecewiseLinear:
         epochs = [epoch for epoch, _ in self.points]
-        if any(later <= earlier for earlier, later in zip(epochs, epochs[1:], strict=False)):
+        if any(later <= earlier for earlier, later in pairwise(epochs)):
             raise broken_rule("points must have increasing epochs", fix=f"sort them: {sorted(set(epochs))}")
         return self
 
@@ -142,7 +145,10 @@ class LearningRate(Section):
 
 
 class Ramp(Section):
-    """A size that grows over a phase's epochs: `start` at its first, `end` at the first epoch after it (ffcv-imagenet's rule)."""
+    """A size that grows over a phase's epochs: `start` at its first, `end` at the first epoch after it.
+
+    This is ffcv-imagenet's rule.
+    """
 
     start: Pixels
     end: Pixels
@@ -162,9 +168,7 @@ def _resolution_tag(value: Any) -> str:
     return "ramp" if isinstance(value, (dict, Ramp)) else "size"
 
 
-Resolution = Annotated[
-    Annotated[Pixels, Tag("size")] | Annotated[Ramp, Tag("ramp")], Discriminator(_resolution_tag)
-]
+Resolution = Annotated[Annotated[Pixels, Tag("size")] | Annotated[Ramp, Tag("ramp")], Discriminator(_resolution_tag)]
 
 
 class Phase(Section):

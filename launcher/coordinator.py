@@ -54,9 +54,10 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Stop:
-    """End here, to be resumed; the state at this position is saved."""
+    """End here, to be resumed; the state at `position` is saved."""
 
     reason: str
+    position: Position
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,9 @@ class Coordinator:
         transition = self._log[turn]
         assert isinstance(transition, Transition), (turn, transition)
         given = self._acknowledgements.get(turn, {})
-        wrong = [reason for _, ack in sorted(given.items()) if (reason := self._disagreement(ack, transition.spec, turn))]
+        wrong = [
+            reason for _, ack in sorted(given.items()) if (reason := self._disagreement(ack, transition.spec, turn))
+        ]
         if wrong:
             return Disagreed("; ".join(wrong))
         missing = tuple(rank for rank in range(self.plan.world_size) if rank not in given)
@@ -211,7 +214,7 @@ class Coordinator:
         if self._saved != self._position:
             self._saved = self._position
             return Checkpoint(self._position, phase_boundary=self._position in self.plan.phase_boundaries())
-        return Stop(reason)
+        return Stop(reason, self._position)
 
     @property
     def _last(self) -> Directive | None:
@@ -253,7 +256,7 @@ def epoch_end(plan: Plan, spec: EpochSpec, cadence: Cadence) -> list[Directive]:
 
 
 def lease_end(spec: EpochSpec, start: int, *, samples_per_s: float | None, lease_s: float) -> int:
-    """Where a lease from `start` ends: whole steps that take about `lease_s`, at least one; one if the pace is unknown."""
+    """Where a lease from `start` ends: whole steps of about `lease_s` in all; one step if the pace is unknown."""
     steps = max(1, int((samples_per_s or 0.0) * lease_s / spec.global_batch))
     return min(start + steps * spec.global_batch, spec.num_samples)
 

@@ -1,4 +1,7 @@
-"""What a run reports while it goes on. The driver appends each event to events.jsonl and shows it; nothing reads them back to decide."""
+"""What a run reports while it goes on.
+
+The driver appends each event to events.jsonl and shows it; nothing reads them back to decide anything.
+"""
 
 from __future__ import annotations
 

@@ -122,6 +122,7 @@ def _read_lines(text: str) -> tuple[dict[Location, int], list[Problem]]:
     problems: list[Problem] = []
 
     def walk(node: yaml.Node | None, location: Location) -> None:
+        here: Location
         if isinstance(node, yaml.MappingNode):
             for key_node, value_node in node.value:
                 here = (*location, str(key_node.value))
@@ -133,8 +134,9 @@ def _read_lines(text: str) -> tuple[dict[Location, int], list[Problem]]:
                 walk(value_node, here)
         elif isinstance(node, yaml.SequenceNode):
             for index, item in enumerate(node.value):
-                lines[(*location, index)] = item.start_mark.line + 1
-                walk(item, (*location, index))
+                here = (*location, index)
+                lines[here] = item.start_mark.line + 1
+                walk(item, here)
 
     walk(yaml.compose(text, Loader=yaml.SafeLoader), ())
     return lines, problems
@@ -248,7 +250,10 @@ def _known_keys(location: Location, raw: Any) -> list[str]:
         if isinstance(key, str):
             fields = [model.model_fields[key].annotation for model in models if key in model.model_fields]
             models = [found for annotation in fields for found in _models_in(annotation)]
-    tag = next((current.get(name) for name in ("kind", "name") if isinstance(current, dict) and name in current), None)
+    tag = next(
+        (current.get(name) for name in ("kind", "name") if isinstance(current, dict) and name in current),
+        None,
+    )
     chosen = [m for m in models if any(tag in typing.get_args(f.annotation) for f in m.model_fields.values())]
     return [name for model in chosen or models for name in model.model_fields]
 

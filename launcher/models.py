@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -21,6 +22,25 @@ _NORMS = (
 
 class ModelError(ValueError):
     """The job's model cannot be built."""
+
+
+class _BlurredConvolution(nn.Module):
+    """A 3 x 3 binomial blur before a convolution, so that its stride does not alias (Zhang 2019, arXiv:1904.11486)."""
+
+    kernel: Tensor
+
+    def __init__(self, convolution: nn.Conv2d):
+        super().__init__()
+        self.convolution = convolution
+        binomial = torch.tensor([1.0, 2.0, 1.0])
+        kernel = torch.outer(binomial, binomial) / 16
+        channels = convolution.in_channels
+        self.register_buffer("kernel", kernel.expand(channels, 1, 3, 3).contiguous(), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        blurred = F.conv2d(images, self.kernel, padding=1, groups=self.convolution.in_channels)
+        convolved: Tensor = self.convolution(blurred)
+        return convolved
 
 
 class SmallResNet(nn.Module):
@@ -60,14 +80,25 @@ def build_model(config: Model, *, num_classes: int, seed: int) -> nn.Module:
     torch.manual_seed(seed)
     try:
         if config.name == "small_resnet":
-            return SmallResNet(num_classes, **config.options)
-        model: nn.Module = torchvision.models.get_model(config.name, num_classes=num_classes, **config.options)
+            model: nn.Module = SmallResNet(num_classes, **config.options)
+        else:
+            model = torchvision.models.get_model(config.name, num_classes=num_classes, **config.options)
     except ValueError as error:
         known = ["small_resnet", *torchvision.models.list_models(module=torchvision.models)]
         raise ModelError(f"model.name: {config.name!r}: {error}; known: {', '.join(known)}") from error
     except TypeError as error:
         raise ModelError(f"model.options: {config.name} does not take them: {error}") from error
+    if config.blurpool:
+        _add_blurpool(model)
     return model
+
+
+def _add_blurpool(model: nn.Module) -> None:
+    for name, child in model.named_children():
+        if isinstance(child, nn.Conv2d) and max(child.stride) > 1 and child.in_channels >= 16:
+            setattr(model, name, _BlurredConvolution(child))
+        else:
+            _add_blurpool(child)
 
 
 def build_optimizer(config: Optimizer, model: nn.Module) -> torch.optim.Optimizer:
@@ -97,7 +128,7 @@ def split_norm_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn
 
 
 def measure_flops(config: Model, *, num_classes: int, resolutions: Iterable[int]) -> dict[int, float]:
-    """FLOPs of one image's forward pass at each resolution, counted by torch on the meta device: nothing is computed."""
+    """FLOPs of one image's forward pass at each resolution, counted on the meta device: nothing is computed."""
     with torch.device("meta"):
         model = build_model(config, num_classes=num_classes, seed=0).eval()
         counted: dict[int, float] = {}

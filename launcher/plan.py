@@ -89,7 +89,9 @@ class Plan:
     def learning_rate(self, position: Position) -> float:
         """The LR of the step that starts at `position`."""
         row = self.rows[position.epoch]
-        return self._learning_rate(row.phase, position.epoch + position.samples_done / row.num_samples, row.global_batch)
+        return self._learning_rate(
+            row.phase, position.epoch + position.samples_done / row.num_samples, row.global_batch
+        )
 
     def _learning_rate(self, phase: int, epoch: float, global_batch: int) -> float:
         return learning_rate_at(
@@ -115,7 +117,11 @@ class Plan:
 
     def phase_boundaries(self) -> tuple[Position, ...]:
         """The positions at which a phase ends, the run's end among them."""
-        ends = [row.epoch + 1 for row in self.rows if row.epoch + 1 == len(self.rows) or self.rows[row.epoch + 1].phase != row.phase]
+        ends = [
+            row.epoch + 1
+            for row in self.rows
+            if row.epoch + 1 == len(self.rows) or self.rows[row.epoch + 1].phase != row.phase
+        ]
         return tuple(Position(epoch) for epoch in ends)
 
     @property
@@ -159,9 +165,7 @@ class Plan:
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
-def build_plan(
-    job: JobConfig, *, num_samples: int, world_size: int, flops: Mapping[int, float] | None = None
-) -> Plan:
+def build_plan(job: JobConfig, *, num_samples: int, world_size: int, flops: Mapping[int, float] | None = None) -> Plan:
     """Lay the job out, one row per epoch.
 
     `flops` maps every resolution of the job to the model's FLOPs for one image; without it an epoch's cost follows the

@@ -1,4 +1,4 @@
-"""Which samples, in which order, for whom: one permutation per epoch, cut into global batches and each rank's slices."""
+"""Which samples, in which order, for whom: a permutation per epoch, cut into global batches and ranks' slices."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def rank_batches(
     (global_batch / world_size,), rank r's contiguous slice of the global batch.
     """
     assert global_batch % world_size == 0, (global_batch, world_size)
-    assert start % global_batch == 0 and until % global_batch == 0, (start, until, global_batch)
+    assert start % global_batch == 0, (start, global_batch)
+    assert until % global_batch == 0, (until, global_batch)
     assert until <= len(epoch_order), (until, len(epoch_order))
     batch = global_batch // world_size
     firsts = range(start + rank * batch, until + rank * batch, global_batch)

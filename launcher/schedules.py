@@ -1,9 +1,10 @@
-"""Resolution and learning rate as pure functions of a place in the run. Epochs are counted from 0 and may be fractional."""
+"""Resolution and learning rate as pure functions of a place in the run. Epochs count from 0 and may be fractional."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from launcher.config import Constant, Cosine, LearningRate, Phase, PiecewiseLinear, Ramp, Shape, Step
 
@@ -63,7 +64,7 @@ def learning_rate_at(
 def _interpolate(points: Sequence[tuple[float, float]], x: float) -> float:
     if x <= points[0][0]:
         return points[0][1]
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(points):
         if x <= x1:
             return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
     return points[-1][1]

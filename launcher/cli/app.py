@@ -1,0 +1,58 @@
+"""The `resolute` command: assembles the subcommands, and turns errors into one sentence and an exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Annotated
+
+import typer
+
+import launcher
+from launcher.cli import data, plan, run, schema
+from launcher.cli.errors import exit_code, explain
+
+app = typer.Typer(
+    name="resolute",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong input, 3 stopped and resumable, 5 disk full.",
+)
+app.command("run")(run.run)
+app.command("resume")(run.resume)
+app.command("plan")(plan.plan)
+app.command("schema")(schema.schema)
+app.add_typer(data.app, name="data")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"resolute {launcher.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _resolute(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Train image models by progressive resizing, and never lose work."""
+
+
+def main() -> None:
+    """Entry point of the console script and of `python -m launcher`."""
+    try:
+        app()
+    except BrokenPipeError:  # as in `resolute plan JOB | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+    except Exception as error:
+        sentence = explain(error)
+        if sentence is None:
+            raise
+        print(sentence, file=sys.stderr)
+        sys.exit(exit_code(error))

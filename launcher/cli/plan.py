@@ -1,0 +1,101 @@
+"""`resolute plan`: what a job will do, epoch by epoch, and what it saves, before a GPU is claimed."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from launcher.config import JobConfig
+from launcher.data_facts import count_samples, known_num_classes
+from launcher.job_file import load_job
+from launcher.plan import Plan, build_plan, resolutions
+
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="A job file, or the name of a recipe in jobs/.")]
+OverridesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as learning_rate.base=0.1."),
+]
+
+
+class Format(str, Enum):
+    TABLE = "table"
+    JSON = "json"
+
+
+def plan(
+    job: JobArgument,
+    overrides: OverridesArgument = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Number of workers; the job's when absent.")] = None,
+    output: Annotated[Format, typer.Option("--format", help="A table to read, or JSON.")] = Format.TABLE,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Count the model's FLOPs at each size instead of the area rule.")
+    ] = False,
+) -> None:
+    """Print the plan: one row per epoch, and the cost against the same epochs at the last resolution.
+
+    Examples:
+
+      resolute plan jobs/imagenet-rn50-16.yaml --workers 8
+
+      resolute plan my-job.yaml phases.0.epochs=10 --format json | jq .totals
+    """
+    config = load_job(job, overrides or ())
+    world_size = workers or config.run.workers
+    num_samples = count_samples(config, source=job)
+    flops = _measure(config) if measure else None
+    laid_out = build_plan(config, num_samples=num_samples, world_size=world_size, flops=flops)
+    if output is Format.JSON:
+        typer.echo(json.dumps(laid_out.to_json(), indent=1))
+    else:
+        show_plan(laid_out, title=config.name, console=Console())
+
+
+def _measure(config: JobConfig) -> dict[int, float]:
+    from launcher.models import measure_flops
+
+    return measure_flops(config.model, num_classes=known_num_classes(config), resolutions=resolutions(config))
+
+
+def show_plan(plan: Plan, *, title: str, console: Console) -> None:
+    """Print the table and the totals."""
+    console.print(plan_table(plan, title=title))
+    totals = plan.totals
+    rule = "the model's FLOPs" if totals.cost_rule == "flops" else "the area rule"
+    verb = "saves" if totals.saving >= 0 else "costs"
+    console.print(
+        f"{totals.epochs} epochs, {totals.steps:,} steps, {totals.samples:,} samples "
+        f"({totals.dropped_samples:,} dropped in incomplete batches).\n"
+        f"Costs {totals.cost:.2f} epochs at {plan.rows[-1].resolution} px by {rule}: "
+        f"{verb} {abs(totals.saving):.0%} against all {totals.epochs} at that size.",
+        highlight=False,
+    )
+
+
+def plan_table(plan: Plan, *, title: str) -> Table:
+    """One row per epoch; a rule between phases."""
+    workers = f"{plan.world_size} worker" + ("s" if plan.world_size > 1 else "")
+    title = f"{title}: {plan.num_samples:,} samples, {workers}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in ("epoch", "phase", "px", "batch per\nworker", "global\nbatch", "steps", "drop", "LR", "cost"):
+        table.add_column(heading, justify="left" if heading == "phase" else "right", no_wrap=True)
+    for row in plan.rows:
+        last_of_phase = row.epoch + 1 == len(plan.rows) or plan.rows[row.epoch + 1].phase != row.phase
+        table.add_row(
+            str(row.epoch),
+            row.phase_name,
+            str(row.resolution),
+            str(row.batch_per_worker),
+            str(row.global_batch),
+            f"{row.steps:,}",
+            str(row.dropped_samples),
+            f"{row.lr_start:.4g} -> {row.lr_end:.4g}",
+            f"{row.relative_cost:.2f}",
+            end_section=last_of_phase,
+        )
+    return table

@@ -1,0 +1,166 @@
+"""`resolute run` and `resolute resume`: train, show how it goes, and say where everything lies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import datetime, timezone
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from launcher.cli.display import RunDisplay, show_summary
+from launcher.cli.errors import STOPPED
+from launcher.cli.plan import JobArgument, OverridesArgument, show_plan
+from launcher.config import JobConfig
+from launcher.durable import write_atomically
+from launcher.event_log import read_events
+from launcher.events import Event, Progress, RunFailed, RunStopped
+from launcher.job_file import load_job
+from launcher.plan import Position
+from launcher.report import summarise
+
+if TYPE_CHECKING:  # Heavy, so imported inside the commands.
+    from launcher.coordinator import Done, Stop
+    from launcher.run_directory import RunDirectory
+    from launcher.run_setup import RunSetup
+
+
+class Mode(str, Enum):
+    SINGLE = "single"
+    RAY = "ray"
+
+
+WorkersOption = Annotated[int | None, typer.Option(min=1, help="Number of workers; the job's when absent.")]
+ModeOption = Annotated[
+    Mode | None,
+    typer.Option(help="single: one process. ray: one worker per GPU, or CPU workers, on this machine."),
+]
+AcceptOption = Annotated[
+    bool, typer.Option("--accept-changes", help="Resume although the job or its plan has changed since.")
+]
+
+
+def run(
+    job: JobArgument,
+    overrides: OverridesArgument = None,
+    mode: ModeOption = None,
+    workers: WorkersOption = None,
+    run_dir: Annotated[
+        Path | None,
+        typer.Option(help="The run's directory; an existing run is resumed. runs/NAME-TIME when absent."),
+    ] = None,
+    accept_changes: AcceptOption = False,
+) -> None:
+    """Carry out a job: train through its phases, checkpoint at each boundary, evaluate.
+
+    Ctrl-C or SIGTERM stops it within seconds, with a checkpoint; resume with `resolute resume RUN_DIR`.
+
+    Examples:
+
+      resolute run jobs/demo.yaml --mode ray --workers 2
+
+      resolute run my-job.yaml data.train=train.beton data.val=val.beton --run-dir runs/first
+    """
+    config = load_job(job, [*(overrides or ()), *_flags(mode, workers)])
+    root = run_dir or Path("runs") / f"{config.name}-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}"
+    _carry_out(config, source=job, root=root.absolute(), accept_changes=accept_changes)
+
+
+def resume(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The directory of a run.")],
+    overrides: OverridesArgument = None,
+    mode: ModeOption = None,
+    workers: WorkersOption = None,
+    accept_changes: AcceptOption = False,
+) -> None:
+    """Go on with a run from its newest valid checkpoint.
+
+    Example:
+
+      resolute resume runs/demo-20260314-092653
+    """
+    from launcher.paths import RunPaths
+    from launcher.run_directory import RunDirectoryError
+
+    paths = RunPaths(run_dir.absolute())
+    if not paths.job.is_file():
+        raise RunDirectoryError(f"{run_dir} is no run directory ({paths.job.name} is missing); see `ls runs`")
+    config = load_job(str(paths.job), [*(overrides or ()), *_flags(mode, workers)])
+    _carry_out(config, source=str(paths.job), root=paths.root, accept_changes=accept_changes)
+
+
+def _flags(mode: Mode | None, workers: int | None) -> list[str]:
+    flags = [f"run.mode={mode.value}"] if mode else []
+    return flags + ([f"run.workers={workers}"] if workers else [])
+
+
+def _carry_out(config: JobConfig, *, source: str, root: Path, accept_changes: bool) -> None:
+    from launcher.run_directory import open_run_directory
+    from launcher.run_setup import check_job, prepare_run
+
+    console = Console()
+    job, plan, data = check_job(config, source=source)
+    executor = _executor(job)
+    with open_run_directory(root) as directory:
+        setup = prepare_run(job, plan, data, paths=directory.paths, accept_changes=accept_changes)
+        if setup.start == plan.end and directory.paths.model.is_file():
+            console.print(f"{_relative(root)} is finished already.", highlight=False)
+        else:
+            show_plan(plan, title=job.name, console=console)
+            console.print(_opening(setup), highlight=False)
+            _execute(setup, executor, directory, console)
+        summary = summarise(read_events(directory.paths.events))
+        write_atomically(directory.paths.summary, json.dumps(summary.to_json(), indent=1) + "\n")
+        show_summary(summary, root=_relative(root), paths=directory.paths, console=console)
+
+
+def _execute(setup: RunSetup, executor: Executor, directory: RunDirectory, console: Console) -> None:
+    from launcher.coordinator import Stop
+
+    with RunDisplay(setup.plan, console) as display:
+
+        def on_event(event: Event) -> None:
+            if not isinstance(event, Progress):
+                directory.events.append(event.to_json())
+            display.show(event)
+
+        try:
+            outcome = executor(setup, on_event)
+        except BaseException as error:
+            on_event(RunFailed(error=f"{type(error).__name__}: {error}"))
+            raise
+        if isinstance(outcome, Stop):
+            at = outcome.position
+            on_event(RunStopped(reason=outcome.reason, epoch=at.epoch, samples_done=at.samples_done))
+    if isinstance(outcome, Stop):
+        console.print(f"Go on with: resolute resume {_relative(setup.root)}", highlight=False)
+        raise typer.Exit(STOPPED)
+
+
+def _opening(setup: RunSetup) -> str:
+    if setup.start == Position(0):
+        return f"run directory {_relative(setup.root)}"
+    start = f"epoch {setup.start.epoch}, sample {setup.start.samples_done}"
+    return f"run directory {_relative(setup.root)}, resuming at {start}"
+
+
+def _relative(path: Path) -> Path:
+    """As a user would type it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+Executor = Callable[["RunSetup", Callable[[Event], None]], "Stop | Done"]
+
+
+def _executor(job: JobConfig) -> Executor:
+    if job.run.mode == "ray":
+        from launcher.executors.local_ray import run_local_ray
+
+        return run_local_ray
+    from launcher.executors.single import run_single
+
+    return run_single

@@ -1,0 +1,23 @@
+"""`resolute schema`: the job file's JSON schema, for editors."""
+
+from __future__ import annotations
+
+import json
+
+import typer
+
+from launcher.config import JobConfig
+
+
+def schema() -> None:
+    """Print the JSON schema of job files.
+
+    With [bold]resolute schema > job.schema.json[/bold] and a first line
+    [bold]# yaml-language-server: $schema=job.schema.json[/bold] an editor completes and checks a job file.
+    """
+    document = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **JobConfig.model_json_schema(),
+        "title": "Resolute job",
+    }
+    typer.echo(json.dumps(document, indent=2))

@@ -1,0 +1,1 @@
+"""What a batch means: its loss and how its predictions are judged."""

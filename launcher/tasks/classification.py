@@ -1,0 +1,60 @@
+"""Image classification: cross entropy, top-1 and top-5."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A finished evaluation over all ranks: shares of images in 0..1, mean loss per image."""
+
+    samples: int
+    top1: float
+    top5: float
+    loss: float
+
+
+class Classification:
+    """Loss and metrics of a classifier with `num_classes` logits."""
+
+    def __init__(self, *, num_classes: int, label_smoothing: float, flip_tta: bool, device: torch.device):
+        self._label_smoothing = label_smoothing
+        self._flip_tta = flip_tta
+        self._accuracy = MetricCollection(
+            {
+                "top1": MulticlassAccuracy(num_classes, top_k=1, average="micro"),
+                "top5": MulticlassAccuracy(num_classes, top_k=min(5, num_classes), average="micro"),
+            }
+        ).to(device)
+        self._loss = MeanMetric().to(device)
+
+    def loss(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """Mean training loss of a batch: images (N, 3, H, W) float, labels (N,) int64 -> scalar."""
+        return F.cross_entropy(model(images), labels, label_smoothing=self._label_smoothing)
+
+    def judge(self, model: nn.Module, images: Tensor, labels: Tensor) -> None:
+        """Add a batch to the evaluation under way; the loss is plain cross entropy, without smoothing."""
+        logits = model(images)
+        if self._flip_tta:
+            logits = (logits + model(images.flip(3))) / 2
+        logits = logits.float()
+        self._accuracy.update(logits, labels)
+        self._loss.update(F.cross_entropy(logits, labels), weight=len(labels))
+
+    def scores(self, num_samples: int) -> Scores:
+        """End the evaluation and sum it over all ranks: a collective, to be called by every rank.
+
+        `num_samples` is the size of the whole validation set, which all ranks together have judged once.
+        """
+        accuracy = self._accuracy.compute()
+        loss = self._loss.compute()
+        self._accuracy.reset()
+        self._loss.reset()
+        return Scores(num_samples, float(accuracy["top1"]), float(accuracy["top5"]), float(loss))

@@ -1,0 +1,147 @@
+"""What a worker's process does: threads, model, data, restore; then the worker's life."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torchvision
+
+import launcher
+from ffcv_datasets.loader import Loader
+from launcher.checkpoint import export_model
+from launcher.coordinator import Done, Stop
+from launcher.events import RunFinished, RunStarted
+from launcher.models import build_model, build_optimizer
+from launcher.paths import RunPaths
+from launcher.run_setup import RunSetup
+from launcher.saving import Saver
+from launcher.tasks.classification import Classification
+from launcher.trainer import Pixels, Trainer
+from launcher.worker import CoordinatorLink, Worker
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a worker runs."""
+
+    rank: int
+    workers_on_node: int
+    device: torch.device
+
+    @classmethod
+    def alone(cls) -> Place:
+        """The only worker, on the first GPU if there is one."""
+        return cls(0, 1, torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu"))
+
+
+def run_worker(setup: RunSetup, place: Place, link: CoordinatorLink) -> Stop | Done:
+    """Live one worker's life, and tell how it ended. With several workers the process group is up already."""
+    began = time.perf_counter()
+    job, paths = setup.job, RunPaths(setup.root)
+    torch.set_num_threads(threads_per_worker(job.run.threads_per_worker, place.workers_on_node))
+    if place.device.type == "cuda":
+        torch.cuda.set_device(place.device)
+    precision = choose_precision(job.run.precision, place.device)
+    with ExitStack() as stack:
+        trainer = _build_trainer(setup, place, precision, stack)
+        saver = Saver(paths, setup.plan, job.checkpoint, rank=place.rank)
+        last_top1 = saver.restore(trainer, setup.checkpoint) if setup.checkpoint else None
+        if place.rank == 0:
+            link.emit(_started(setup, place, precision))
+        worker = Worker(
+            rank=place.rank,
+            plan=setup.plan,
+            position=setup.start,
+            coordinator=link,
+            trainer=trainer,
+            saver=saver,
+            transition_timeout_s=job.run.transition_timeout_s,
+            last_top1=last_top1,
+        )
+        outcome = worker.run()
+        if place.rank == 0 and isinstance(outcome, Done):
+            export_model(paths.model, trainer.model, _model_facts(setup))
+            link.emit(RunFinished(model=paths.model.name, seconds=time.perf_counter() - began))
+        return outcome
+
+
+def threads_per_worker(wanted: int | None, workers_on_node: int) -> int:
+    """Threads for torch's CPU kernels: as the job says, else this process's share of the cores it may use."""
+    return wanted or max(1, len(os.sched_getaffinity(0)) // workers_on_node)
+
+
+def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
+    """The autocast dtype; float32 means none. `auto` takes bf16 where the GPU computes it, else fp16; fp32 on CPU."""
+    if wanted == "auto":
+        if device.type == "cpu":
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[wanted]
+
+
+def _build_trainer(setup: RunSetup, place: Place, precision: torch.dtype, stack: ExitStack) -> Trainer:
+    job, data = setup.job, setup.data
+    model = build_model(job.model, num_classes=data.num_classes, seed=job.seed)
+    model = model.to(place.device).to(memory_format=torch.channels_last)
+
+    def open_data(path: str) -> Loader:
+        threads, ahead = job.data.decode_threads_per_worker, job.data.batches_ahead
+        return stack.enter_context(Loader(Path(path), threads=threads, batches_ahead=ahead))
+
+    assert job.data.train is not None
+    return Trainer(
+        plan=setup.plan,
+        rank=place.rank,
+        device=place.device,
+        precision=precision,
+        model=model,
+        optimizer=build_optimizer(job.optimizer, model),
+        task=Classification(
+            num_classes=data.num_classes,
+            label_smoothing=job.loss.label_smoothing,
+            flip_tta=job.evaluation.flip_tta,
+            device=place.device,
+        ),
+        pixels=Pixels(data.channel_mean, data.channel_std),
+        train_data=open_data(job.data.train),
+        val_data=open_data(job.data.val) if job.data.val else None,
+        evaluation=job.evaluation,
+    )
+
+
+def _started(setup: RunSetup, place: Place, precision: torch.dtype) -> RunStarted:
+    device = torch.cuda.get_device_name(place.device) if place.device.type == "cuda" else "cpu"
+    return RunStarted(
+        job=setup.job.name,
+        mode=setup.job.run.mode,
+        world_size=setup.plan.world_size,
+        device=device,
+        precision=str(precision).removeprefix("torch."),
+        plan_fingerprint=setup.plan.fingerprint,
+        epoch=setup.start.epoch,
+        samples_done=setup.start.samples_done,
+        checkpoint=setup.checkpoint.name if setup.checkpoint else None,
+        rejected_checkpoints=setup.rejected_checkpoints,
+        versions={module.__name__: module.__version__ for module in (launcher, torch, torchvision)},
+    )
+
+
+def _model_facts(setup: RunSetup) -> dict[str, object]:
+    """What someone needs to use the weights without this project."""
+    return {
+        "job": setup.job.name,
+        "model": setup.job.model.name,
+        "model_options": setup.job.model.options,
+        "num_classes": setup.data.num_classes,
+        "classes": setup.data.classes,
+        "channel_mean": setup.data.channel_mean,
+        "channel_std": setup.data.channel_std,
+        "train_resolution": setup.plan.rows[-1].resolution,
+        "crop_ratio": setup.job.evaluation.crop_ratio,
+        "plan_fingerprint": setup.plan.fingerprint,
+    }
