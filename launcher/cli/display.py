@@ -150,7 +150,7 @@ def show_summary(summary: Summary, *, root: Path, paths: RunPaths, console: Cons
 
 
 def _summary_table(summary: Summary) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for heading in ("phase", "epochs", "px", "global\nbatch", "images/s", "data\nwait", "time", "top-1", "top-5"):
         table.add_column(heading, justify="left" if heading == "phase" else "right", no_wrap=True)
     for phase in summary.phases:

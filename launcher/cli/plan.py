@@ -81,8 +81,8 @@ def plan_table(plan: Plan, *, title: str) -> Table:
     """One row per epoch; a rule between phases."""
     workers = f"{plan.world_size} worker" + ("s" if plan.world_size > 1 else "")
     title = f"{title}: {plan.num_samples:,} samples, {workers}"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading in ("epoch", "phase", "px", "batch per\nworker", "global\nbatch", "steps", "drop", "LR", "cost"):
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("epoch", "phase", "px", "batch/\nworker", "global\nbatch", "steps", "drop", "LR", "cost"):
         table.add_column(heading, justify="left" if heading == "phase" else "right", no_wrap=True)
     for row in plan.rows:
         last_of_phase = row.epoch + 1 == len(plan.rows) or plan.rows[row.epoch + 1].phase != row.phase
@@ -94,7 +94,7 @@ def plan_table(plan: Plan, *, title: str) -> Table:
             str(row.global_batch),
             f"{row.steps:,}",
             str(row.dropped_samples),
-            f"{row.lr_start:.4g} -> {row.lr_end:.4g}",
+            f"{row.lr_start:.3g} -> {row.lr_end:.3g}",
             f"{row.relative_cost:.2f}",
             end_section=last_of_phase,
         )
