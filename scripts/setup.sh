@@ -120,7 +120,7 @@ pip_install() {
     </dev/null 2>&1 | tee -a $LOG | sed -un \
     -e 's/^ *Downloading \([A-Za-z0-9_.]*\)-.*\(([0-9]\{3,\}\.*[0-9]* MB)\).*/setup:   downloading \1 \2/p' \
     -e 's/^ *Building \(wheel\|editable\) for \([a-z_]*\) .*: started/setup:   building \2/p' \
-    -e 's/^Installing collected packages.*/setup:   unpacking/p' || {
+    -e 's/^Installing collected packages: .*,.*/setup:   unpacking/p' || {
     tail -n 25 $LOG >&2
     fail "pip could not install the packages; the end of $LOG stands above." \
       "When the network failed, give the same command again: it builds on what is there."
@@ -146,15 +146,17 @@ main() {
   exec 9>.setup-lock
   flock -n 9 || { say "waiting for another set-up of this checkout"; flock 9; }
   python=$(find_python)
-  if [[ -n $python ]] && is_set_up "$(fingerprint "$python")"; then return; fi
+  if [[ -n $python ]]; then
+    if is_set_up "$(fingerprint "$python")"; then return; fi
+  elif found=$(command -v "${PYTHON:-python3}") || [[ -n ${PYTHON:-} ]]; then
+    fail "${found:-$PYTHON} is not Python $OLDEST_PYTHON or newer. Name one that is:" \
+      "make setup PYTHON=/path/to/python3.12"
+  fi
 
   : >$LOG
-  if [[ -z $python ]] && found=$(command -v "${PYTHON:-python3}"); then
-    fail "$found is older than Python $OLDEST_PYTHON. Name a newer one:" "make setup PYTHON=/path/to/python3.12"
-  fi
   install_system_packages "$python"
   python=${python:-$(find_python)}
-  [[ -n $python ]] || fail "There is no Python $OLDEST_PYTHON or newer${PYTHON:+ at $PYTHON}. Name one:" \
+  [[ -n $python ]] || fail "This distribution's Python is older than $OLDEST_PYTHON. Name another one:" \
     "make setup PYTHON=/path/to/python3.12"
   make_venv "$python"
   rm -f $STAMP
