@@ -1,0 +1,167 @@
+"""One picture as a .beton file stores it: upright 8-bit RGB, as JPEG bytes or as raw pixels."""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
+
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+_BACKGROUND = "white"
+_MAX_SIDE = 65_500
+"""The longest side a JPEG can have; FFCV's tables end at 65,535."""
+_ORIENTATION_TAG = 0x0112
+_TURNED = range(2, 9)
+
+
+class PictureError(ValueError):
+    """A file that cannot be stored as a picture; the message says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """How pictures are stored."""
+
+    max_side: int | None = None
+    """Pictures with a longer side than this, in pixels, are shrunk to it; None: none are."""
+    jpeg_quality: int = 90
+    share_jpeg: float = 1.0
+    """Share of the pictures stored as JPEG, spread evenly over the file; the others are raw pixels."""
+    keep_jpeg: bool = True
+    """Store a JPEG file that already fits byte for byte, rather than compress it a second time."""
+
+    def __post_init__(self) -> None:
+        if self.max_side is not None and not 1 <= self.max_side <= _MAX_SIDE:
+            raise ValueError(f"max_side: {self.max_side} is not between 1 and {_MAX_SIDE}")
+        if not 1 <= self.jpeg_quality <= 100:
+            raise ValueError(f"jpeg_quality: {self.jpeg_quality} is not between 1 and 100; 90 is usual")
+        if not 0 <= self.share_jpeg <= 1:
+            raise ValueError(f"share_jpeg: {self.share_jpeg} is not between 0 and 1; 1 stores all as JPEG")
+
+    def is_jpeg(self, index: int) -> bool:
+        """Whether the sample at `index` belongs to the JPEG share."""
+        return math.floor((index + 1) * self.share_jpeg) > math.floor(index * self.share_jpeg)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredPicture:
+    data: bytes
+    """A JPEG file, or the pixels: (height, width, 3) uint8, RGB."""
+    is_jpeg: bool
+    is_kept: bool
+    """The bytes are those of the source file."""
+    width: int
+    height: int
+    histogram: NDArray[np.int64]
+    """(3, 256): pixels per level, for R, G and B."""
+
+
+def store_file(data: bytes, encoding: Encoding, *, as_jpeg: bool) -> StoredPicture:
+    """Read an image file and encode it. Every pixel is decoded, so that damage is found here.
+
+    Raises PictureError if the file is empty, truncated, damaged, no image, or of no known pixel range.
+    """
+    if not data:
+        raise PictureError("the file is empty")
+    try:
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        may_keep = as_jpeg and encoding.keep_jpeg and _fits_as_it_is(image, data, encoding.max_side)
+        if encoding.max_side is not None:
+            # Lets a JPEG be decoded at 1/2, 1/4 or 1/8 where that leaves at least twice the size wanted.
+            image.draft(None, (2 * encoding.max_side, 2 * encoding.max_side))
+        rgb = upright_rgb(image)
+    except PictureError:
+        raise
+    except UnidentifiedImageError as error:
+        raise PictureError(f"not an image of a known kind ({', '.join(_FORMATS)})") from error
+    except Exception as error:  # Pillow's parsers raise whatever the damaged bytes lead them into
+        raise PictureError(f"damaged: {str(error) or type(error).__name__}") from error
+    if not may_keep:
+        return store_rgb(rgb, encoding, as_jpeg=as_jpeg)
+    return StoredPicture(
+        data=data, is_jpeg=True, is_kept=True, width=rgb.width, height=rgb.height, histogram=_histogram(rgb)
+    )
+
+
+def store_rgb(rgb: Image.Image, encoding: Encoding, *, as_jpeg: bool) -> StoredPicture:
+    """Make an RGB image small enough and encode it. May shrink `rgb` in place."""
+    if encoding.max_side is not None:
+        rgb.thumbnail((encoding.max_side, encoding.max_side), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    if max(rgb.size) > _MAX_SIDE:
+        raise PictureError(f"{rgb.width} x {rgb.height} px, the format ends at {_MAX_SIDE}; give a --max-side")
+    return StoredPicture(
+        data=_jpeg_bytes(rgb, encoding.jpeg_quality) if as_jpeg else rgb.tobytes(),
+        is_jpeg=as_jpeg,
+        is_kept=False,
+        width=rgb.width,
+        height=rgb.height,
+        histogram=_histogram(rgb),
+    )
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """`image` (its first frame) as 8-bit RGB, turned and mirrored as its EXIF orientation says.
+
+    Transparent parts show white, as a browser shows them on an empty page. 16-bit grey keeps its upper 8
+    bits, as 16-bit colour does in Pillow. CMYK becomes RGB by the plain rule (ink absorbs light); JPEG files with
+    Adobe's marker hold it inverted. Colour profiles are ignored.
+
+    Raises PictureError for pixels that are 32-bit numbers: nothing says which range they span.
+    """
+    file_format = image.format
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16") or (image.mode == "I" and file_format == "PNG"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise PictureError("its pixels are 32-bit numbers of unknown range; convert it to 8 or 16 bits")
+    elif image.mode == "CMYK" and file_format == "JPEG" and "adobe" not in image.info:
+        image = ImageChops.invert(image)  # Pillow takes every CMYK JPEG for Adobe's inverted kind
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        image = Image.new("RGBA", image.size, _BACKGROUND)
+        image.alpha_composite(layer)
+    return image.convert("RGB")
+
+
+def _fits_as_it_is(image: Image.Image, data: bytes, max_side: int | None) -> bool:
+    """Whether `data` is an upright colour JPEG, small enough, that any libjpeg reads as RGB."""
+    return (
+        image.format == "JPEG"
+        and image.mode == "RGB"
+        and image.info.get("adobe_transform", 1) == 1
+        and (max_side is None or max(image.size) <= max_side)
+        and image.getexif().get(_ORIENTATION_TAG) not in _TURNED
+        and _is_common_jpeg(data)
+    )
+
+
+def _is_common_jpeg(data: bytes) -> bool:
+    """Whether the frame header says baseline, extended or progressive Huffman, 8 bits, three components.
+
+    Pillow's libjpeg also reads kinds (arithmetic, lossless) that the one behind FFCV may not.
+    The markers are those of ITU-T T.81, table B.1.
+    """
+    position = 2
+    while position + 9 < len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker == 0xFF:  # a fill byte
+            position += 1
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return marker <= 0xC2 and data[position + 4] == 8 and data[position + 9] == 3
+        else:
+            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return False
+
+
+def _jpeg_bytes(rgb: Image.Image, quality: int) -> bytes:
+    buffer = io.BytesIO()
+    rgb.save(buffer, "JPEG", quality=quality, comment=b"")  # else the source's comment is copied
+    return buffer.getvalue()
+
+
+def _histogram(rgb: Image.Image) -> NDArray[np.int64]:
+    return np.array(rgb.histogram(), np.int64).reshape(3, 256)
