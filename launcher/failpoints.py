@@ -24,6 +24,8 @@ POINTS = frozenset(
         "checkpoint.deleting",
         "file.before_rename",
         "file.after_rename",
+        "worker.transition_agreed",
+        "worker.lease_trained",
     }
 )
 

@@ -7,12 +7,11 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from ffcv_datasets.philox import philox4x32
+from ffcv_datasets.philox import sample_words
 
 Indices = NDArray[np.int64]
 
-# Apart from the crop's draws, which are keyed by the same seed: the counter's last word.
-_ORDER_STREAM = 0x6F726465
+_ORDER_STREAM = 1 << 17  # away from the crop's and the flip's, which use the same seed
 
 
 def order(seed: int, epoch: int, num_samples: int) -> Indices:
@@ -21,13 +20,8 @@ def order(seed: int, epoch: int, num_samples: int) -> Indices:
     Samples are sorted by 64 random bits drawn from a counter-based generator at (seed, epoch, sample), so the result
     depends on no library's shuffle and is the same on every rank, machine and version.
     """
-    samples = np.arange(num_samples, dtype=np.uint64)
-    counter = np.empty((num_samples, 4), dtype=np.uint32)
-    counter[:, 0] = samples & 0xFFFFFFFF
-    counter[:, 1] = samples >> 32
-    counter[:, 2] = epoch
-    counter[:, 3] = _ORDER_STREAM
-    words = philox4x32(counter, (seed & 0xFFFFFFFF, seed >> 32))
+    samples = np.arange(num_samples, dtype=np.int64)
+    words = sample_words(seed, epoch, samples, stream=_ORDER_STREAM)
     keys = words[:, 0].astype(np.uint64) << np.uint64(32) | words[:, 1].astype(np.uint64)
     return np.argsort(keys, kind="stable").astype(np.int64)
 

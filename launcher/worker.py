@@ -6,6 +6,7 @@ import dataclasses
 import time
 from typing import Protocol
 
+from launcher import failpoints
 from launcher.coordinator import (
     Acknowledgement,
     Agreed,
@@ -108,6 +109,7 @@ class Worker:
             )
         )
         self._await_agreement(turn)
+        failpoints.hit("worker.transition_agreed", rank=self.rank)
         if previous is not None:
             self._unfinished_transition = TransitionMade(
                 epoch=spec.epoch,
@@ -141,6 +143,7 @@ class Worker:
         self._spans.append(span)
         self._samples_per_s = span.samples / span.seconds
         self.position = self.plan.after(self.position, span.samples)
+        failpoints.hit("worker.lease_trained", rank=self.rank)
         if self.position.epoch != lease.spec.epoch:
             self._report_epoch(lease)
         elif self.rank == 0:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import random
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import torchvision
 
@@ -49,6 +51,7 @@ def run_worker(setup: RunSetup, place: Place, link: CoordinatorLink) -> Stop | D
     precision = choose_precision(job.run.precision, place.device)
     with ExitStack() as stack:
         trainer = _build_trainer(setup, place, precision, stack)
+        _seed_generators(job.seed, place.rank)
         saver = Saver(paths, setup.plan, job.checkpoint, rank=place.rank)
         last_top1 = saver.restore(trainer, setup.checkpoint) if setup.checkpoint else None
         if place.rank == 0:
@@ -82,6 +85,14 @@ def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
             return torch.float32
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[wanted]
+
+
+def _seed_generators(seed: int, rank: int) -> None:
+    """Give each rank numbers of its own, as for dropout; the model's weights were drawn before, equal on all ranks."""
+    own = np.random.SeedSequence((seed, rank)).generate_state(3)
+    torch.manual_seed(int(own[0]))
+    np.random.seed(own[1])
+    random.seed(int(own[2]))
 
 
 def _build_trainer(setup: RunSetup, place: Place, precision: torch.dtype, stack: ExitStack) -> Trainer:
