@@ -19,7 +19,7 @@ from ffcv_datasets.decoder import Decoder
 
 @dataclass(frozen=True)
 class Batch:
-    """N samples. The images stay as they are until the iterator's next step, which may reuse their memory."""
+    """N samples. The images stay as they are until the iterator's next step or its `close`."""
 
     images: NDArray[np.uint8]
     """(N, resolution, resolution, 3) RGB."""
@@ -131,7 +131,9 @@ class BatchIterator(Iterator[Batch]):
         return self._num_batches
 
     def close(self) -> None:
-        """End the thread; the batch yielded last stays as it is. Closing again does nothing."""
+        """End the thread and give all memory back, the last batch's too. Closing again does nothing."""
+        if self._end.alive and self._in_use is not None:
+            self._work.vacant.put(self._in_use)
         self._end()
 
     def __enter__(self) -> "BatchIterator":
@@ -166,7 +168,7 @@ class _Work:
         idle: list[_Block],
         num_blocks: int,
     ) -> None:
-        self.vacant: queue.SimpleQueue[_Block] = queue.SimpleQueue()
+        self.vacant: queue.SimpleQueue[_Block | None] = queue.SimpleQueue()
         self.made: queue.SimpleQueue[tuple[Batch, _Block] | BaseException | None] = queue.SimpleQueue()
         for _ in range(num_blocks):
             self.vacant.put(idle.pop() if idle else _Block())
@@ -181,7 +183,8 @@ class _Work:
         try:
             for numbers in samples:
                 block = self.vacant.get()
-                if self._ending:
+                if block is None or self._ending:
+                    self.vacant.put(block)
                     return
                 self.made.put((decode(numbers, block), block))
             self.made.put(None)
@@ -193,7 +196,7 @@ class _Work:
         if os.getpid() != self._process:
             return  # a forked child has no such thread, and the queues' locks may be held for ever
         self._ending = True
-        self.vacant.put(_Block())  # wakes the thread where it waits for one
+        self.vacant.put(None)  # wakes the thread where it waits for a block
         if threading.current_thread() is not self._thread:  # as when garbage is collected there
             self._thread.join()
         while not self.made.empty():
@@ -201,4 +204,6 @@ class _Work:
             if isinstance(made, tuple):
                 self._idle.append(made[1])
         while not self.vacant.empty():
-            self._idle.append(self.vacant.get())
+            block = self.vacant.get()
+            if block is not None:
+                self._idle.append(block)
