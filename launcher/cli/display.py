@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from launcher import events
+from launcher.cli.console import say
 from launcher.events import Event
 from launcher.paths import RunPaths
 from launcher.plan import Plan
@@ -90,7 +91,7 @@ class RunDisplay(AbstractContextManager["RunDisplay"]):
             self._task = None
 
     def _print(self, line: str) -> None:
-        self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+        say(self._console, line)
 
 
 def describe_epoch(trained: events.EpochTrained, evaluated: events.Evaluated | None, *, num_epochs: int) -> str:
@@ -143,10 +144,10 @@ def show_summary(summary: Summary, *, root: Path, paths: RunPaths, console: Cons
         console.print(_summary_table(summary))
     attempts = f" in {summary.attempts} attempts" if summary.attempts > 1 else ""
     parts = [f"training {summary.train_s:.1f} s", f"evaluation {summary.evaluation_s:.1f} s"]
-    console.print(f"{summary.total_s:.1f} s{attempts}: {', '.join(parts)}", highlight=False)
+    say(console, f"{summary.total_s:.1f} s{attempts}: {', '.join(parts)}")
     for what, path in (("model", paths.model), ("checkpoints", paths.checkpoints), ("events", paths.events)):
         if path.exists():
-            console.print(f"{what:<12} {root / path.name}", highlight=False, soft_wrap=True)
+            say(console, f"{what:<12} {root / path.name}")
 
 
 def _summary_table(summary: Summary) -> Table:

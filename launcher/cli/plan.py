@@ -11,6 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from launcher.cli.console import say
 from launcher.config import JobConfig
 from launcher.data_facts import count_samples, known_num_classes
 from launcher.job_file import load_job
@@ -68,12 +69,15 @@ def show_plan(plan: Plan, *, title: str, console: Console) -> None:
     totals = plan.totals
     rule = "the model's FLOPs" if totals.cost_rule == "flops" else "the area rule"
     verb = "saves" if totals.saving >= 0 else "costs"
-    console.print(
+    say(
+        console,
         f"{totals.epochs} epochs, {totals.steps:,} steps, {totals.samples:,} samples "
-        f"({totals.dropped_samples:,} dropped in incomplete batches).\n"
-        f"Costs {totals.cost:.2f} epochs at {plan.rows[-1].resolution} px by {rule}: "
-        f"{verb} {abs(totals.saving):.0%} against all {totals.epochs} at that size.",
-        highlight=False,
+        f"({totals.dropped_samples:,} dropped in incomplete batches)",
+    )
+    say(
+        console,
+        f"costs {totals.cost:.2f} epochs at {plan.rows[-1].resolution} px by {rule}: "
+        f"{verb} {abs(totals.saving):.0%} against all {totals.epochs} at that size",
     )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from launcher.cli.console import say
 from launcher.cli.display import RunDisplay, show_summary
 from launcher.cli.errors import STOPPED
 from launcher.cli.plan import JobArgument, OverridesArgument, show_plan
@@ -108,10 +109,10 @@ def _carry_out(config: JobConfig, *, source: str, root: Path, accept_changes: bo
     with open_run_directory(root) as directory:
         setup = prepare_run(job, plan, data, paths=directory.paths, accept_changes=accept_changes)
         if setup.start == plan.end and directory.paths.model.is_file():
-            console.print(f"{_relative(root)} is finished already.", highlight=False)
+            say(console, f"{_relative(root)} is finished already.")
         else:
             show_plan(plan, title=job.name, console=console)
-            console.print(_opening(setup), highlight=False)
+            say(console, _opening(setup))
             _execute(setup, executor, directory, console)
         summary = summarise(read_events(directory.paths.events))
         write_atomically(directory.paths.summary, json.dumps(summary.to_json(), indent=1) + "\n")
@@ -137,7 +138,7 @@ def _execute(setup: RunSetup, executor: Executor, directory: RunDirectory, conso
             at = outcome.position
             on_event(RunStopped(reason=outcome.reason, epoch=at.epoch, samples_done=at.samples_done))
     if isinstance(outcome, Stop):
-        console.print(f"Go on with: resolute resume {_relative(setup.root)}", highlight=False)
+        say(console, f"Go on with: resolute resume {_relative(setup.root)}")
         raise typer.Exit(STOPPED)
 
 
