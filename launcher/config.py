@@ -9,16 +9,29 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
 MIN_RESOLUTION_PX = 8
 MAX_RESOLUTION_PX = 4096
 
 
-def broken_rule(rule: str, *, fix: str) -> PydanticCustomError:
-    """The error of a rule of ours: what was broken and what to write instead."""
-    return PydanticCustomError("rule", "{rule}", {"rule": rule, "fix": fix})
+def broken_rule(rule: str, *, fix: str, alternatives: tuple[str, ...] = ()) -> PydanticCustomError:
+    """The error of a rule of ours: what was broken and what to write instead; `alternatives` are keys that would do.
+
+    Rules are checked by field, those between two fields by the later one: a rule of the whole section would stay silent
+    while any of its fields is wrong, and a user would learn of it only after mending that.
+    """
+    return PydanticCustomError("rule", "{rule}", {"rule": rule, "fix": fix, "alternatives": alternatives})
 
 
 def _no_bool(value: Any) -> Any:
@@ -35,7 +48,8 @@ NonNegative = Annotated[Number, Field(ge=0)]
 Fraction = Annotated[Number, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Pixels = Annotated[int, Field(ge=MIN_RESOLUTION_PX, le=MAX_RESOLUTION_PX)]
-Pair = Annotated[tuple[Number, Number], Field(strict=False)]
+BelowOne = Annotated[Number, Field(ge=0, lt=1)]
+Point = Annotated[tuple[Number, NonNegative], Field(strict=False)]
 Rgb = Annotated[tuple[NonNegative, NonNegative, NonNegative], Field(strict=False)]
 
 
@@ -74,21 +88,28 @@ class Model(Section):
 
 
 class Loss(Section):
-    label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    label_smoothing: BelowOne = 0.0
 
 
 class Sgd(Section):
     name: Literal["sgd"] = "sgd"
-    momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.9
+    momentum: BelowOne = 0.9
     nesterov: bool = False
     weight_decay: NonNegative = 0.0
     norm_weight_decay: NonNegative | None = None
     """Weight decay of norm layers and biases; `weight_decay` when absent, 0 in most ImageNet recipes."""
 
+    @field_validator("nesterov")
+    @classmethod
+    def _has_momentum(cls, nesterov: bool, info: ValidationInfo) -> bool:
+        if nesterov and info.data.get("momentum") == 0:
+            raise broken_rule("needs a momentum above 0", fix="set momentum, or nesterov: false")
+        return nesterov
+
 
 class AdamW(Section):
     name: Literal["adamw"]
-    betas: Pair = (0.9, 0.999)
+    betas: Annotated[tuple[BelowOne, BelowOne], Field(strict=False)] = (0.9, 0.999)
     epsilon: Positive = 1e-8
     weight_decay: NonNegative = 0.0
     norm_weight_decay: NonNegative | None = None
@@ -106,15 +127,17 @@ class PiecewiseLinear(Section):
     """Straight lines between points; ffcv-imagenet's cyclic schedule is [[0, 1e-4], [2, 1], [16, 0]]."""
 
     kind: Literal["piecewise_linear"]
-    points: Annotated[tuple[Pair, ...], Field(strict=False, min_length=2)]
+    points: Annotated[tuple[Point, ...], Field(strict=False, min_length=2)]
     """[epoch, factor] pairs, epochs increasing; held constant before the first and after the last."""
 
-    @model_validator(mode="after")
-    def _epochs_increase(self) -> PiecewiseLinear:
-        epochs = [epoch for epoch, _ in self.points]
-        if any(later <= earlier for earlier, later in pairwise(epochs)):
-            raise broken_rule("points must have increasing epochs", fix=f"sort them: {sorted(set(epochs))}")
-        return self
+    @field_validator("points")
+    @classmethod
+    def _epochs_increase(cls, points: tuple[Point, ...]) -> tuple[Point, ...]:
+        for (earlier, _), (later, _) in pairwise(points):
+            if later <= earlier:
+                rule = f"epochs must increase, but {later:g} follows {earlier:g}"
+                raise broken_rule(rule, fix="put the points in order, each epoch once")
+        return points
 
 
 class Step(Section):
@@ -150,18 +173,18 @@ class Ramp(Section):
     This is ffcv-imagenet's rule.
     """
 
-    start: Pixels
-    end: Pixels
     multiple_of: Count
     """Sizes are rounded to this step, half to even."""
+    start: Pixels
+    end: Pixels
 
-    @model_validator(mode="after")
-    def _ends_on_the_step(self) -> Ramp:
-        for name, size in (("start", self.start), ("end", self.end)):
-            if size % self.multiple_of:
-                nearest = max(1, round(size / self.multiple_of)) * self.multiple_of
-                raise broken_rule(f"{name} {size} is not a multiple of {self.multiple_of}", fix=f"use {nearest}")
-        return self
+    @field_validator("start", "end")
+    @classmethod
+    def _on_the_step(cls, size: int, info: ValidationInfo) -> int:
+        step = info.data.get("multiple_of", 1)
+        if size % step:
+            raise broken_rule(f"is not a multiple of {step}", fix=f"use {max(1, round(size / step)) * step}")
+        return size
 
 
 def _resolution_tag(value: Any) -> str:
@@ -177,7 +200,7 @@ class Phase(Section):
     resolution: Resolution
     """Training size in pixels, or a ramp `{start, end, multiple_of}` over the phase's epochs."""
     batch_per_worker: Count | None = None
-    global_batch: Count | None = None
+    global_batch: Annotated[Count | None, Field(validate_default=True)] = None
     """Samples per step over all workers; give this or `batch_per_worker`."""
     lr_scale: Positive = 1.0
     """Factor on the learning rate for the whole phase."""
@@ -188,30 +211,32 @@ class Phase(Section):
     crop_scale: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = (0.08, 1.0)
     """Least and greatest share of the image's area in a training crop."""
 
-    @model_validator(mode="after")
-    def _one_batch(self) -> Phase:
-        if (self.batch_per_worker is None) == (self.global_batch is None):
+    @field_validator("global_batch")
+    @classmethod
+    def _one_batch(cls, global_batch: int | None, info: ValidationInfo) -> int | None:
+        if "batch_per_worker" in info.data and (info.data["batch_per_worker"] is None) == (global_batch is None):
             raise broken_rule(
-                "needs exactly one of batch_per_worker and global_batch",
-                fix="add one of them" if self.batch_per_worker is None else "delete one of them",
+                "exactly one of batch_per_worker and global_batch is needed",
+                fix="add one of them" if global_batch is None else "delete one of them",
+                alternatives=("batch_per_worker", "global_batch"),
             )
-        return self
+        return global_batch
 
-    @model_validator(mode="after")
-    def _warmup_fits(self) -> Phase:
-        if self.warmup_epochs > self.epochs:
-            raise broken_rule(
-                f"warmup_epochs {self.warmup_epochs:g} is longer than the phase's {self.epochs} epochs",
-                fix=f"use at most {self.epochs}",
-            )
-        return self
+    @field_validator("warmup_epochs")
+    @classmethod
+    def _warmup_fits(cls, warmup_epochs: float, info: ValidationInfo) -> float:
+        epochs = info.data.get("epochs")
+        if epochs is not None and warmup_epochs > epochs:
+            raise broken_rule(f"is longer than the phase's epochs: {epochs}", fix=f"use at most {epochs}")
+        return warmup_epochs
 
-    @model_validator(mode="after")
-    def _scale_in_order(self) -> Phase:
-        low, high = self.crop_scale
+    @field_validator("crop_scale")
+    @classmethod
+    def _scale_in_order(cls, crop_scale: tuple[float, float]) -> tuple[float, float]:
+        low, high = crop_scale
         if low > high:
-            raise broken_rule(f"crop_scale [{low:g}, {high:g}] runs downwards", fix=f"use [{high:g}, {low:g}]")
-        return self
+            raise broken_rule("runs downwards", fix=f"use [{high:g}, {low:g}]")
+        return crop_scale
 
 
 class Evaluation(Section):
