@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -81,11 +82,16 @@ def describe_part(path: Path, tied: dict[str, str]) -> PartFile:
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
-    """Write and flush manifest.json: JSON whose last entry is the SHA-256 of the bytes before that entry."""
-    body = json.dumps(manifest.model_dump(), indent=1).removesuffix("\n}").encode()
+    """Write manifest.json and flush it to disk."""
     path = directory / MANIFEST
-    path.write_bytes(body + _seal(body))
+    path.write_bytes(sealed(manifest.model_dump()))
     sync(path)
+
+
+def sealed(entries: Mapping[str, Any]) -> bytes:
+    """JSON with one entry more, the last: the SHA-256 of all the bytes before it."""
+    body = json.dumps(entries, indent=1).removesuffix("\n}").encode()
+    return body + _seal(body)
 
 
 def verify(path: Path) -> CheckpointInfo:

@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from multiprocessing.queues import Queue
-from multiprocessing.synchronize import Barrier
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from launcher.run_directory import open_run_directory
+
+ROOT = Path(__file__).parents[2]
+RACERS = 50
+RACE = """
+import multiprocessing, os, sys
+from pathlib import Path
 from launcher.run_directory import OwnedError, open_run_directory
 
-RACERS = 50
-DEADLINE_S = 120
-
-
-def race(root: Path, barrier: Barrier, outcomes: Queue[str]) -> None:
-    """Start together with the others; whoever owns the directory keeps it until all have tried."""
-    barrier.wait(DEADLINE_S)
+def race(root, barrier, outcomes):
+    barrier.wait(120)
     try:
         with open_run_directory(root):
             outcomes.put("owner")
-            barrier.wait(DEADLINE_S)
+            barrier.wait(120)  # Until all have tried.
     except OwnedError as error:
         outcomes.put(str(error))
-        barrier.wait(DEADLINE_S)
+        barrier.wait(120)
+
+root, racers = Path(sys.argv[1]), int(sys.argv[2])
+context = multiprocessing.get_context("fork")
+barrier, outcomes = context.Barrier(racers), context.Queue()
+processes = [context.Process(target=race, args=(root, barrier, outcomes)) for _ in range(racers)]
+for process in processes:
+    process.start()
+for _ in processes:
+    print(outcomes.get(timeout=120))
+for process in processes:
+    process.join()
+"""
 
 
 @pytest.mark.parametrize("existing", [False, True])
@@ -33,18 +46,12 @@ def test_of_fifty_racing_starts_exactly_one_owns_the_directory(tmp_path: Path, e
     if existing:
         with open_run_directory(root):
             pass
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["launcher.run_directory"])
-    barrier, outcomes = context.Barrier(RACERS), context.Queue()
-    racers = [context.Process(target=race, args=(root, barrier, outcomes)) for _ in range(RACERS)]
-    for racer in racers:
-        racer.start()
-    told = [outcomes.get(timeout=DEADLINE_S) for _ in racers]
-    for racer in racers:
-        racer.join(DEADLINE_S)
-    assert [racer.exitcode for racer in racers] == [0] * RACERS
-    assert told.count("owner") == 1
-    refused = [sentence for sentence in told if sentence != "owner"]
-    assert all("belongs to" in sentence for sentence in refused)
+    command = [sys.executable, "-c", RACE, str(root), str(RACERS)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    outcomes = done.stdout.splitlines()
+    assert len(outcomes) == RACERS
+    assert outcomes.count("owner") == 1
+    assert sum(line.startswith(f"{root} belongs to ") for line in outcomes) == RACERS - 1
     with open_run_directory(root):
         pass

@@ -5,10 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from launcher import failpoints
 from launcher.durable import (
     DiskFullError,
     make_directory,
@@ -19,6 +23,8 @@ from launcher.durable import (
     write_atomically,
 )
 from launcher.paths import temporary
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_write_replaces_the_file_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -122,3 +128,16 @@ def test_directories_are_made_with_parents_once(tmp_path: Path) -> None:
     make_directory(path)
     make_directory(path)
     assert path.is_dir()
+
+
+@pytest.mark.parametrize(("point", "content"), [("file.before_rename", "old"), ("file.after_rename", "new")])
+def test_a_process_killed_at_the_rename_leaves_one_whole_file(tmp_path: Path, point: str, content: str) -> None:
+    path = tmp_path / "summary.json"
+    path.write_text("old")
+    script = "import sys, pathlib, launcher.durable as d; d.write_atomically(pathlib.Path(sys.argv[1]), 'new')"
+    environment = {**os.environ, failpoints.VARIABLE: f"{point}:1"}
+    killed = subprocess.run([sys.executable, "-c", script, str(path)], cwd=ROOT, env=environment)
+    assert killed.returncode == -signal.SIGKILL
+    assert path.read_text() == content
+    remove_temporaries(tmp_path)
+    assert os.listdir(tmp_path) == ["summary.json"]
