@@ -128,40 +128,37 @@ class Beton:
         return np.frombuffer(self._read(offset, count * dtype.itemsize), dtype, count)
 
     def _read_allocations(self, offset: int, file_size: int) -> NDArray[Any]:
-        """The allocation table, sorted by offset; for one offset, empty allocations first."""
+        """The allocation table, which ends the file."""
         count, rest = divmod(file_size - offset, _ALLOCATION.itemsize)
         if rest:
             raise self._incomplete("its allocation table is cut")
         table = self._table(_ALLOCATION, offset, count, "allocation table")
-        ends_within = (table["offset"] <= offset) & (table["size"] <= offset - table["offset"])
-        if not ends_within.all():
-            row = table[~ends_within][0]
-            raise BetonError(
-                self.path, f"is damaged: sample {row['sample']} lies beyond the data; write the file again"
-            )
-        return table[np.lexsort((table["size"], table["offset"]))]
+        within = (table["offset"] <= offset) & (table["size"] <= offset - table["offset"])
+        if not (within & (table["sample"] < self.num_samples)).all():
+            raise BetonError(self.path, "is damaged: its allocation table points beyond its data; write it again")
+        return table
 
     def _locate_images(self, name: str) -> Images:
-        rows = self._metadata[name]
-        found = np.searchsorted(self._allocations["offset"], rows["offset"], side="right").astype(np.int64) - 1
-        if self.num_samples and (not len(self._allocations) or (found < 0).any()):
-            raise self._incomplete("its allocation table lacks samples")
-        allocations = self._allocations[found]
-        self._all_samples(allocations["offset"] == rows["offset"], "is not in the allocation table")
+        rows, table = self._metadata[name], self._allocations
+        its_own = table[table["offset"] == rows["offset"][table["sample"]]]
+        sizes, found = np.zeros(self.num_samples, np.uint64), np.zeros(self.num_samples, np.bool_)
+        np.maximum.at(sizes, its_own["sample"], its_own["size"])  # an empty field may lie at the same offset
+        found[its_own["sample"]] = True
+        self._all_samples(found, "is not in the allocation table")
         self._all_samples((rows["height"] > 0) & (rows["width"] > 0), f"has an empty {name!r}")
         self._all_samples(np.isin(rows["mode"], (JPEG, RAW)), f"stores {name!r} in an unknown way")
         heights, widths = rows["height"].astype(np.int32), rows["width"].astype(np.int32)
         raw_size = 3 * heights.astype(np.uint64) * widths.astype(np.uint64)
         self._all_samples(
-            (rows["mode"] != RAW) | (allocations["size"] == raw_size),
+            (rows["mode"] != RAW) | (sizes == raw_size),
             f"stores another number of bytes for {name!r} than its height and width ask for",
         )
-        return Images(rows["mode"].copy(), heights, widths, rows["offset"].copy(), allocations["size"].copy())
+        return Images(rows["mode"].copy(), heights, widths, rows["offset"].copy(), sizes)
 
     def _all_samples(self, good: NDArray[np.bool_], problem: str) -> None:
         if not good.all():
             sample = int(np.argmin(good))
-            raise BetonError(self.path, f"is damaged or incomplete: sample {sample} {problem}; write the file again")
+            raise BetonError(self.path, f"is incomplete or damaged: sample {sample} {problem}; write it again")
 
     def _incomplete(self, how: str) -> BetonError:
         return BetonError(self.path, f"is incomplete: {how}; its writing or copying was cut short, so do that again")

@@ -66,13 +66,22 @@ static void blend_rows(int16_t *blended, const uint8_t *const *rows, const int16
         add_two(blended, rows[k], rows[k], weights[k], 0, n);
 }
 
-/* What undoes the vertical pass's -32768, and rounds; after it a shift by both units' bits leaves the byte. */
-enum { COLUMN_BIAS = 32768 * COLUMN_UNIT + ROW_UNIT * COLUMN_UNIT / 2, TOTAL_SHIFT = 8 + 14 };
+/*
+ * Added to the sum of columns it undoes the vertical pass's -32768, and rounds; a shift by both units' bits then leaves
+ * the byte. Halves are rounded up in even rows and down in odd ones: else an image of half the size, where every second
+ * value ends in a half, would be brighter by a quarter of a grey level.
+ */
+static int rounding(int row)
+{
+    return 32768 * COLUMN_UNIT + ROW_UNIT * COLUMN_UNIT / 2 - row % 2;
+}
+
+enum { TOTAL_SHIFT = 8 + 14 };
 
 #ifdef __SSE2__
-static inline __m128i column_pixel(const int16_t *source, const int16_t *weights, int taps)
+static inline __m128i column_pixel(const int16_t *source, const int16_t *weights, int taps, int bias)
 {
-    __m128i sum = _mm_set1_epi32(COLUMN_BIAS);
+    __m128i sum = _mm_set1_epi32(bias);
     for (int k = 0; k < taps; k += TAPS_AT_ONCE, source += TAPS_AT_ONCE * CHANNELS) {
         int32_t pair;
         memcpy(&pair, weights + k, sizeof pair);
@@ -90,21 +99,23 @@ static inline void store_pixel(uint8_t *out, __m128i pixel, int bytes)
     memcpy(out, &packed, (size_t)bytes);
 }
 
-static inline void row_of_pixels(const int16_t *blended, const struct axis *axis, int taps, uint8_t *out, int width)
+static inline void row_of_pixels(const int16_t *blended, const struct axis *axis, int taps, int bias, uint8_t *out,
+                                 int width)
 {
     const int16_t *weights = axis->weights;
     /* A fourth byte goes where the next pixel will be written; after the last pixel there is none. */
     for (int o = 0; o < width - 1; o++, weights += taps, out += CHANNELS)
-        store_pixel(out, column_pixel(blended + CHANNELS * axis->first[o], weights, taps), 4);
-    store_pixel(out, column_pixel(blended + CHANNELS * axis->first[width - 1], weights, taps), CHANNELS);
+        store_pixel(out, column_pixel(blended + CHANNELS * axis->first[o], weights, taps, bias), 4);
+    store_pixel(out, column_pixel(blended + CHANNELS * axis->first[width - 1], weights, taps, bias), CHANNELS);
 }
 #else
-static inline void row_of_pixels(const int16_t *blended, const struct axis *axis, int taps, uint8_t *out, int width)
+static inline void row_of_pixels(const int16_t *blended, const struct axis *axis, int taps, int bias, uint8_t *out,
+                                 int width)
 {
     const int16_t *weights = axis->weights;
     for (int o = 0; o < width; o++, weights += taps, out += CHANNELS) {
         const int16_t *source = blended + CHANNELS * axis->first[o];
-        int32_t sum[CHANNELS] = {COLUMN_BIAS, COLUMN_BIAS, COLUMN_BIAS};
+        int32_t sum[CHANNELS] = {bias, bias, bias};
         for (int k = 0; k < taps; k++)
             for (int c = 0; c < CHANNELS; c++)
                 sum[c] += source[CHANNELS * k + c] * weights[k];
@@ -115,20 +126,20 @@ static inline void row_of_pixels(const int16_t *blended, const struct axis *axis
 #endif
 
 /* Horizontal pass. The usual numbers of taps are spelled out, for the compiler to unroll. */
-static void resample_columns(const int16_t *blended, const struct axis *axis, uint8_t *out, int width)
+static void resample_columns(const int16_t *blended, const struct axis *axis, int bias, uint8_t *out, int width)
 {
     switch (axis->taps) {
     case 2:
-        row_of_pixels(blended, axis, 2, out, width);
+        row_of_pixels(blended, axis, 2, bias, out, width);
         break;
     case 4:
-        row_of_pixels(blended, axis, 4, out, width);
+        row_of_pixels(blended, axis, 4, bias, out, width);
         break;
     case 6:
-        row_of_pixels(blended, axis, 6, out, width);
+        row_of_pixels(blended, axis, 6, bias, out, width);
         break;
     default:
-        row_of_pixels(blended, axis, axis->taps, out, width);
+        row_of_pixels(blended, axis, axis->taps, bias, out, width);
     }
 }
 
@@ -138,7 +149,7 @@ void resampler_emit(struct resampler *resampler, int o, const uint8_t *const *so
     int16_t *blended = resampler->blended.data;
     blend_rows(blended, sources, rows->weights + (size_t)o * (size_t)rows->taps, rows->count[o],
                resampler->width * CHANNELS);
-    resample_columns(blended, &resampler->columns, out, out_width);
+    resample_columns(blended, &resampler->columns, rounding(o), out, out_width);
 }
 
 void resampler_free(struct resampler *resampler)

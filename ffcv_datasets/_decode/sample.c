@@ -70,6 +70,8 @@ bool sample_decode(struct scratch *scratch, int file, const struct sample *sampl
 {
     if (!is_sound(sample))
         return fail(message, "its box does not lie in its image, or its size is not its image's");
+    if (!sample->size)
+        return fail(message, "nothing is stored for it");
     if (sample->mode == SAMPLE_JPEG)
         return read_bytes(&scratch->bytes, file, sample->offset, sample->size, message) &&
                jpeg_resample(scratch, scratch->bytes.data, sample, target, message);
