@@ -24,19 +24,26 @@ class Event:
 
 
 @dataclass(frozen=True)
-class RunStarted(Event):
-    """An attempt begins: a first start or a resume, from `epoch` and `samples_done`."""
+class AttemptStarted(Event):
+    """The driver begins, or resumes, at `epoch` and `samples_done`."""
 
     job: str
     mode: str
     world_size: int
-    device: str
-    precision: str
     plan_fingerprint: str
     epoch: int
     samples_done: int
     checkpoint: str | None
     rejected_checkpoints: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class WorkersReady(Event):
+    """All workers are up, with model and data; told by rank 0."""
+
+    world_size: int
+    device: str
+    precision: str
     versions: dict[str, str]
 
 

@@ -36,8 +36,10 @@ class Summary:
     train_s: float
     evaluation_s: float
     transition_s: float
+    startup_s: float
+    """From the driver's start to the workers' readiness."""
     total_s: float
-    """Over the attempts, each from its workers' start to its last event."""
+    """Over the attempts, each from the driver's start to its last event; bringing up the workers is part of it."""
     top1: float | None
     top5: float | None
 
@@ -50,13 +52,15 @@ def summarise(events: Iterable[Mapping[str, Any]]) -> Summary:
     trained: dict[int, Mapping[str, Any]] = {}
     evaluated: dict[int, Mapping[str, Any]] = {}
     transition_s: dict[int, float] = {}
-    evaluation_s = 0.0
+    evaluation_s = startup_s = 0.0
     attempts: list[tuple[float, float]] = []
     for event in events:
         kind = event["event"]
-        if kind == "run_started" or not attempts:
+        if kind == "attempt_started" or not attempts:
             attempts.append((_seconds(event), _seconds(event)))
         attempts[-1] = (attempts[-1][0], _seconds(event))
+        if kind == "workers_ready":
+            startup_s += attempts[-1][1] - attempts[-1][0]
         if kind == "epoch_trained":
             trained[event["epoch"]] = event
         elif kind == "evaluated":
@@ -74,6 +78,7 @@ def summarise(events: Iterable[Mapping[str, Any]]) -> Summary:
         train_s=sum(result.train_s for result in results),
         evaluation_s=evaluation_s,
         transition_s=sum(transition_s.values()),
+        startup_s=startup_s,
         total_s=sum(last - first for first, last in attempts),
         top1=last["top1"] if last else None,
         top5=last["top5"] if last else None,

@@ -17,7 +17,7 @@ import launcher
 from ffcv_datasets.loader import Loader
 from launcher.checkpoint import export_model
 from launcher.coordinator import Done, Stop
-from launcher.events import RunFinished, RunStarted
+from launcher.events import RunFinished, WorkersReady
 from launcher.models import build_model, build_optimizer
 from launcher.paths import RunPaths
 from launcher.run_setup import RunSetup
@@ -55,7 +55,7 @@ def run_worker(setup: RunSetup, place: Place, link: CoordinatorLink) -> Stop | D
         saver = Saver(paths, setup.plan, job.checkpoint, rank=place.rank)
         last_top1 = saver.restore(trainer, setup.checkpoint) if setup.checkpoint else None
         if place.rank == 0:
-            link.emit(_started(setup, place, precision))
+            link.emit(_ready(setup, place, precision))
         worker = Worker(
             rank=place.rank,
             plan=setup.plan,
@@ -125,19 +125,11 @@ def _build_trainer(setup: RunSetup, place: Place, precision: torch.dtype, stack:
     )
 
 
-def _started(setup: RunSetup, place: Place, precision: torch.dtype) -> RunStarted:
-    device = torch.cuda.get_device_name(place.device) if place.device.type == "cuda" else "cpu"
-    return RunStarted(
-        job=setup.job.name,
-        mode=setup.job.run.mode,
+def _ready(setup: RunSetup, place: Place, precision: torch.dtype) -> WorkersReady:
+    return WorkersReady(
         world_size=setup.plan.world_size,
-        device=device,
+        device=torch.cuda.get_device_name(place.device) if place.device.type == "cuda" else "cpu",
         precision=str(precision).removeprefix("torch."),
-        plan_fingerprint=setup.plan.fingerprint,
-        epoch=setup.start.epoch,
-        samples_done=setup.start.samples_done,
-        checkpoint=setup.checkpoint.name if setup.checkpoint else None,
-        rejected_checkpoints=setup.rejected_checkpoints,
         versions={module.__name__: module.__version__ for module in (launcher, torch, torchvision)},
     )
 

@@ -107,8 +107,10 @@ def describe_epoch(trained: events.EpochTrained, evaluated: events.Evaluated | N
 def describe(event: Event) -> str | None:
     """The line for any other event; None if it has none."""
     match event:
-        case events.RunStarted():
-            return _describe_start(event)
+        case events.AttemptStarted():
+            return _describe_attempt(event)
+        case events.WorkersReady():
+            return f"training on {event.device} in {event.precision}"
         case events.TransitionMade():
             return _describe_transition(event)
         case events.CheckpointSaved() if event.phase_boundary:
@@ -119,11 +121,13 @@ def describe(event: Event) -> str | None:
     return None
 
 
-def _describe_start(event: events.RunStarted) -> str:
+def _describe_attempt(event: events.AttemptStarted) -> str:
+    rejected = "".join(f"not used: {reason}\n" for reason in event.rejected_checkpoints)
     workers = f"{event.world_size} worker" + ("s" if event.world_size > 1 else "")
-    rejected = "".join(f"\n   not used: {reason}" for reason in event.rejected_checkpoints)
-    resumed = f", resuming from {event.checkpoint}" if event.checkpoint else ""
-    return f"training {event.job} with {workers} on {event.device} in {event.precision}{resumed}{rejected}"
+    resumed = ""
+    if event.checkpoint:
+        resumed = f", resuming at epoch {event.epoch}, sample {event.samples_done} ({event.checkpoint})"
+    return f"{rejected}starting {workers}, {event.mode}{resumed} ..."
 
 
 def _describe_transition(event: events.TransitionMade) -> str:
@@ -143,7 +147,8 @@ def show_summary(summary: Summary, *, root: Path, paths: RunPaths, console: Cons
     if summary.phases:
         console.print(_summary_table(summary))
     attempts = f" in {summary.attempts} attempts" if summary.attempts > 1 else ""
-    parts = [f"training {summary.train_s:.1f} s", f"evaluation {summary.evaluation_s:.1f} s"]
+    seconds = {"start": summary.startup_s, "training": summary.train_s, "evaluation": summary.evaluation_s}
+    parts = [f"{what} {spent:.1f} s" for what, spent in seconds.items()]
     say(console, f"{summary.total_s:.1f} s{attempts}: {', '.join(parts)}")
     for what, path in (("model", paths.model), ("checkpoints", paths.checkpoints), ("events", paths.events)):
         if path.exists():

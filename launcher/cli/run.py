@@ -19,9 +19,8 @@ from launcher.cli.plan import JobArgument, OverridesArgument, show_plan
 from launcher.config import JobConfig
 from launcher.durable import write_atomically
 from launcher.event_log import read_events
-from launcher.events import Event, Progress, RunFailed, RunStopped
+from launcher.events import AttemptStarted, Event, Progress, RunFailed, RunStopped
 from launcher.job_file import load_job
-from launcher.plan import Position
 from launcher.report import summarise
 
 if TYPE_CHECKING:  # Heavy, so imported inside the commands.
@@ -112,7 +111,7 @@ def _carry_out(config: JobConfig, *, source: str, root: Path, accept_changes: bo
             say(console, f"{_relative(root)} is finished already.")
         else:
             show_plan(plan, title=job.name, console=console)
-            say(console, _opening(setup))
+            say(console, f"run directory {_relative(root)}")
             _execute(setup, executor, directory, console)
         summary = summarise(read_events(directory.paths.events))
         write_atomically(directory.paths.summary, json.dumps(summary.to_json(), indent=1) + "\n")
@@ -129,6 +128,7 @@ def _execute(setup: RunSetup, executor: Executor, directory: RunDirectory, conso
                 directory.events.append(event.to_json())
             display.show(event)
 
+        on_event(_attempt(setup))
         try:
             outcome = executor(setup, on_event)
         except BaseException as error:
@@ -142,11 +142,17 @@ def _execute(setup: RunSetup, executor: Executor, directory: RunDirectory, conso
         raise typer.Exit(STOPPED)
 
 
-def _opening(setup: RunSetup) -> str:
-    if setup.start == Position(0):
-        return f"run directory {_relative(setup.root)}"
-    start = f"epoch {setup.start.epoch}, sample {setup.start.samples_done}"
-    return f"run directory {_relative(setup.root)}, resuming at {start}"
+def _attempt(setup: RunSetup) -> AttemptStarted:
+    return AttemptStarted(
+        job=setup.job.name,
+        mode=setup.job.run.mode,
+        world_size=setup.plan.world_size,
+        plan_fingerprint=setup.plan.fingerprint,
+        epoch=setup.start.epoch,
+        samples_done=setup.start.samples_done,
+        checkpoint=setup.checkpoint.name if setup.checkpoint else None,
+        rejected_checkpoints=setup.rejected_checkpoints,
+    )
 
 
 def _relative(path: Path) -> Path:

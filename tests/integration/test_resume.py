@@ -57,7 +57,7 @@ def test_a_run_killed_in_phase_2_and_resumed_ends_with_identical_weights(
 
     assert resumed.returncode == 0, resumed.stderr
     assert final_sums(paths) == final_sums(uninterrupted)
-    starts = [event for event in read_events(paths.events) if event["event"] == "run_started"]
+    starts = [event for event in read_events(paths.events) if event["event"] == "attempt_started"]
     assert [start["checkpoint"] is None for start in starts] == [True, False]
 
 
