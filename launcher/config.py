@@ -15,6 +15,8 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    GetPydanticSchema,
+    JsonValue,
     Tag,
     ValidationInfo,
     field_validator,
@@ -49,6 +51,8 @@ Fraction = Annotated[Number, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Pixels = Annotated[int, Field(ge=MIN_RESOLUTION_PX, le=MAX_RESOLUTION_PX)]
 BelowOne = Annotated[Number, Field(ge=0, lt=1)]
+# Any to type checkers, as it goes to a constructor that knows better.
+Json = Annotated[Any, GetPydanticSchema(lambda _, handler: handler.generate_schema(JsonValue))]
 Point = Annotated[tuple[Number, NonNegative], Field(strict=False)]
 Rgb = Annotated[tuple[NonNegative, NonNegative, NonNegative], Field(strict=False)]
 
@@ -56,7 +60,9 @@ Rgb = Annotated[tuple[NonNegative, NonNegative, NonNegative], Field(strict=False
 class Section(BaseModel):
     """A part of a job: strict keys and types, immutable."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, ser_json_inf_nan="constants"
+    )
 
 
 class Data(Section):
@@ -81,7 +87,7 @@ class Data(Section):
 class Model(Section):
     name: str
     """`small_resnet`, or a name of torchvision.models.list_models(), such as resnet50."""
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, Json] = Field(default_factory=dict)
     """Keyword arguments for the model's constructor."""
     blurpool: bool = False
     """Blur before every strided convolution of at least 16 channels (Zhang 2019), as ffcv-imagenet does."""

@@ -241,6 +241,8 @@ _WORDS = {
     "model_type": _SECTION,
     "model_attributes_type": _SECTION,
     "dict_type": _SECTION,
+    "invalid-json-value": ("is not text, a number, true, false, null, a list or keys", "put it in quotes"),
+    "recursion_loop": ("holds itself", "write it out"),
     "invalid_key": ("is a key, but no text", "put the key in quotes"),
     "literal_error": ("is none of the choices", "use {expected}"),
     "union_tag_invalid": ("{discriminator} {tag} is not known", "use one of {expected_tags}"),

@@ -1,0 +1,43 @@
+"""Small jobs for tests to vary."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import yaml
+
+from launcher.config import JobConfig
+from launcher.job_file import parse_job
+from launcher.plan import Plan, build_plan
+
+MINIMAL = """\
+name: tiny
+data: {num_samples: 100}
+model: {name: small_resnet}
+learning_rate: {base: 0.1}
+phases:
+  - {epochs: 2, resolution: 16, global_batch: 8}
+  - {epochs: 1, resolution: 32, global_batch: 8}
+"""
+
+
+def raw_job(**sections: Any) -> dict[str, Any]:
+    """MINIMAL as YAML reads it, with whole sections replaced."""
+    return {**copy.deepcopy(yaml.safe_load(MINIMAL)), **sections}
+
+
+def make_job(*phases: dict[str, Any], **sections: Any) -> JobConfig:
+    """A job of these phases; a phase is 1 epoch of 16 px in batches of 8 but for what it says."""
+    if phases:
+        sections["phases"] = [_phase(**phase) for phase in phases]
+    return parse_job(yaml.safe_dump(raw_job(**sections)))
+
+
+def make_plan(*phases: dict[str, Any], num_samples: int = 100, world_size: int = 1, **sections: Any) -> Plan:
+    return build_plan(make_job(*phases, **sections), num_samples=num_samples, world_size=world_size)
+
+
+def _phase(**given: Any) -> dict[str, Any]:
+    batch = {} if "batch_per_worker" in given else {"global_batch": 8}
+    return {"epochs": 1, "resolution": 16, **batch, **given}
