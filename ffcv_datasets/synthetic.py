@@ -27,11 +27,11 @@ _DRAWING = 1
 _VALIDATION = 1 << 32
 """Index of the first validation sample: no training set reaches it, so the two never share a picture."""
 
-_PERIOD_PX = (3.0, 3.6)
-_CONTRAST = 32.0
+_PERIOD_PX = (3.3, 3.7)
+_CONTRAST = 30.0
 _NOISE = 14.0
 _STREAK_PX = 4
-_STREAKS = 7.0
+_STREAKS = 10.0
 
 
 def _disc(x: Plane, y: Plane) -> Plane:
