@@ -99,6 +99,14 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_taken(
     assert any(part in rejected.reason for part in sentence.split("|"))
 
 
+def test_a_truncated_file_is_told_with_its_lengths(tmp_path: Path) -> None:
+    info = save(tmp_path, Position(1), parts_of(1), {})
+    truncate(info.path / "model.safetensors")
+    size = info.parts["model"].size_bytes
+    told = f"e00001-s000000000: model.safetensors is {size - 1} bytes long instead of {size}"
+    assert reason(info.path) == told
+
+
 def test_every_one_of_a_thousand_bit_flips_and_truncations_is_found(tmp_path: Path) -> None:
     save(tmp_path, Position(1), parts_of(1), {})
     newest = save(tmp_path, Position(2), parts_of(2), {"top1": 0.75, "plan_fingerprint": "0123abcd"})
