@@ -82,7 +82,8 @@ install_system_packages() {
 
 # Whether .venv can be built upon: it has this Python and pip, and no package lost files to a killed installation.
 is_sound() {
-  $VENV/bin/python - "$("$1" -c 'import sys; print(sys.version)')" >>$LOG 2>&1 <<'PYTHON'
+  # -I: the checkout is no part of what is looked at, its .egg-info may be stale
+  $VENV/bin/python -I - "$("$1" -c 'import sys; print(sys.version)')" >>$LOG 2>&1 <<'PYTHON'
 import sys
 from importlib.metadata import distributions
 
@@ -116,7 +117,7 @@ pip_install() {
   # pip unpacks in TMPDIR; /tmp may be small, this disk's space was checked
   local tmp=$PWD/$VENV/tmp
   mkdir -p "$tmp"
-  TMPDIR=$tmp $VENV/bin/python -m pip install --no-input --disable-pip-version-check --progress-bar off "$@" \
+  TMPDIR=$tmp $VENV/bin/python -I -m pip install --no-input --disable-pip-version-check --progress-bar off "$@" \
     </dev/null 2>&1 | tee -a $LOG | sed -un \
     -e 's/^ *Downloading \([A-Za-z0-9_.]*\)-.*\(([0-9]\{3,\}\.*[0-9]* MB)\).*/setup:   downloading \1 \2/p' \
     -e 's/^ *Building \(wheel\|editable\) for \([a-z_]*\) .*: started/setup:   building \2/p' \
@@ -132,7 +133,7 @@ install_packages() {
   say "installing packages (some minutes the first time; details in $LOG)"
   pip_install --upgrade pip
   pip_install --editable ".[$EXTRAS]"
-  $VENV/bin/python -m pip check >>$LOG 2>&1 ||
+  $VENV/bin/python -I -m pip check >>$LOG 2>&1 ||
     fail "The installed packages do not fit together:" "$(tail -n 5 $LOG)"
   $VENV/bin/python -c 'import ffcv, ray, torch, torchvision' >>$LOG 2>&1 ||
     fail "The packages are installed but cannot be imported:" "$(tail -n 5 $LOG)" \
