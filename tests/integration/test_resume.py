@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.integration.toy import resolute, sha256, write_job
 
 from launcher.event_log import read_events
 from launcher.paths import RunPaths
+from tests.integration.toy import final_sums, resolute, sha256, write_job
 
 
 @pytest.fixture(scope="module")
@@ -26,13 +26,6 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, job: Path) -> RunPat
     done = resolute("run", job, "--run-dir", paths.root)
     assert done.returncode == 0, done.stderr
     return paths
-
-
-def final_sums(paths: RunPaths) -> dict[str, str]:
-    """Of the final weights, and of everything that the last checkpoint restores."""
-    last = max(paths.checkpoints.iterdir())
-    parts = {path.name: sha256(path) for path in sorted(last.glob("*.safetensors"))}
-    return {"final": sha256(paths.model), **parts}
 
 
 # Epochs 0 and 1 have 7 steps each, hence 7 leases; phase 2 has 15 steps an epoch.

@@ -7,10 +7,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-JOB = {
+from launcher.paths import RunPaths
+
+JOB: dict[str, Any] = {
     "name": "toy",
     "seed": 3,
     "model": {"name": "small_resnet", "options": {"width": 4, "blocks_per_stage": 1}},
@@ -43,3 +46,10 @@ def resolute(*arguments: object, failpoint: str = "", timeout_s: float = 240) ->
 
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def final_sums(paths: RunPaths) -> dict[str, str]:
+    """Of the final weights, and of everything that the last checkpoint restores."""
+    last = max(paths.checkpoints.iterdir())
+    parts = {path.name: sha256(path) for path in sorted(last.glob("*.safetensors"))}
+    return {"final": sha256(paths.model), **parts}
