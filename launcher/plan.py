@@ -15,6 +15,9 @@ from launcher.schedules import learning_rate_at, resolution_at
 
 CostRule = Callable[[int], float]
 
+_INDECISIVE = ("phase_name", "relative_cost")
+"""What a row only tells: it decides nothing about the weights."""
+
 
 class PlanError(ValueError):
     """The job cannot be planned for this data set and number of workers."""
@@ -152,11 +155,14 @@ class Plan:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of what decides the weights: rows without their cost, LR rule, seed, samples, world size."""
-        rows = [dataclasses.asdict(dataclasses.replace(row, relative_cost=0.0)) for row in self.rows]
+        """SHA-256 of what decides the weights: rows but for cost and name, LR rules, seed, samples, world size."""
+        between_rows = {"lr_scale", "warmup_epochs", "warmup_start_factor"}
         decisive = {
-            "rows": rows,
-            "phases": [phase.model_dump(mode="json") for phase in self.phases],
+            "rows": [
+                {name: value for name, value in dataclasses.asdict(row).items() if name not in _INDECISIVE}
+                for row in self.rows
+            ],
+            "phases": [phase.model_dump(mode="json", include=between_rows) for phase in self.phases],
             "learning_rate": self.learning_rate_rule.model_dump(mode="json"),
             "world_size": self.world_size,
             "num_samples": self.num_samples,
@@ -173,20 +179,16 @@ def build_plan(job: JobConfig, *, num_samples: int, world_size: int, flops: Mapp
 
     Raises PlanError with every phase that cannot be planned.
     """
+    problems = [_batch_problem(index, phase, num_samples, world_size) for index, phase in enumerate(job.phases)]
+    if any(problems):
+        raise PlanError("\n".join(filter(None, problems)))
     bare = Plan((), job.phases, job.learning_rate, world_size, num_samples, job.seed, "flops" if flops else "area")
-    problems: list[str] = []
     rows: list[EpochSpec] = []
     last_phase = job.phases[-1]
     last = resolution_at(last_phase.resolution, last_phase.epochs - 1, last_phase.epochs)
     cost = (lambda r: flops[r] / flops[last]) if flops else (lambda r: (r / last) ** 2)
-    for index, phase in enumerate(job.phases):
-        problem = _batch_problem(index, phase, num_samples, world_size)
-        if problem:
-            problems.append(problem)
-        else:
-            rows += _phase_rows(bare, index, len(rows), cost)
-    if problems:
-        raise PlanError("\n".join(problems))
+    for index in range(len(job.phases)):
+        rows += _phase_rows(bare, index, len(rows), cost)
     return dataclasses.replace(bare, rows=tuple(rows))
 
 
@@ -197,7 +199,10 @@ def resolutions(job: JobConfig) -> list[int]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What differs between two plans in JSON form, a line each: the first row of each run of rows that differ alike."""
+    """What decides the weights and differs between two plans in JSON form: a line each, one for rows that differ alike.
+
+    Empty also where only the LR within an epoch differs, which rows do not show.
+    """
     lines = [
         f"{key}: {old.get(key)} -> {new.get(key)}"
         for key in ("world_size", "num_samples", "seed")
@@ -208,7 +213,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         lines.append(f"epochs: {len(old_rows)} -> {len(new_rows)}")
     previous: set[str] = set()
     for old_row, new_row in zip(old_rows, new_rows, strict=False):
-        changed = {k for k in new_row if k != "relative_cost" and _plain(old_row.get(k)) != _plain(new_row[k])}
+        changed = {k for k in new_row if k not in _INDECISIVE and _plain(old_row.get(k)) != _plain(new_row[k])}
         if changed - previous:
             what = ", ".join(f"{k} {old_row.get(k)} -> {new_row[k]}" for k in sorted(changed))
             lines.append(f"from epoch {new_row['epoch']}: {what}")

@@ -101,7 +101,8 @@ def _changes(job: JobConfig, plan: Plan, paths: RunPaths) -> list[str]:
     ]
     if old_plan["fingerprint"] == plan.fingerprint:
         return lines
-    return [*lines, *(differences(old_plan, _plain(plan)) or ["a rule of the plan (compare plan.json)"])]
+    within_epochs = f"the learning rate within epochs (compare learning_rate and phases in {paths.job.name})"
+    return [*lines, *(differences(old_plan, _plain(plan)) or [within_epochs])]
 
 
 def _plain(plan: Plan) -> dict[str, Any]:
@@ -114,10 +115,13 @@ def _refuse_misfit(plan: Plan, position: Position, paths: RunPaths) -> None:
     """A changed plan must still have the position that was reached."""
     if position > plan.end:
         raise ChangedJobError(f"{paths.root} has trained {position.epoch} epochs, the plan has only {plan.end.epoch}")
-    if position.samples_done and position.samples_done % plan.rows[position.epoch].global_batch:
+    if position.samples_done == 0:
+        return
+    row = plan.rows[position.epoch]
+    if position.samples_done % row.global_batch or position.samples_done >= row.num_samples:
         raise ChangedJobError(
-            f"{paths.root} stopped at sample {position.samples_done} of epoch {position.epoch}, no multiple of the new "
-            f"global batch {plan.rows[position.epoch].global_batch}; finish that epoch with the old plan first"
+            f"{paths.root} stopped at sample {position.samples_done} of epoch {position.epoch}, where no step of the "
+            f"new plan starts (global batch {row.global_batch}); finish that epoch with the old plan first"
         )
 
 

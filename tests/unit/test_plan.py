@@ -1,0 +1,335 @@
+"""The plan: a job, a data set and a number of workers laid out row by row."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from launcher.config import JobConfig
+from launcher.job_file import load_job
+from launcher.plan import Plan, PlanError, Position, build_plan, differences, resolutions
+from tests.unit.sample_jobs import make_job, make_plan
+
+IMAGENET_16 = Path(__file__).parents[2] / "jobs" / "imagenet-rn50-16.yaml"
+# ffcv-imagenet's rn50_configs: epochs -> the ramp's first and last epoch.
+PUBLISHED_RAMPS = {16: (11, 13), 24: (17, 20), 32: (23, 27), 40: (29, 34), 56: (41, 48), 88: (65, 76)}
+# The switch to 192 px that these ramps leave after rounding to 32 px.
+PUBLISHED_SWITCH = {16: 12, 24: 19, 32: 25, 40: 32, 56: 45, 88: 71}
+
+
+def published_resolution(epoch: int, start_ramp: int, end_ramp: int) -> int:
+    """`get_resolution` of ffcv-imagenet's train_imagenet.py."""
+    if epoch <= start_ramp:
+        return 160
+    if epoch >= end_ramp:
+        return 192
+    return int(np.round(np.interp([epoch], [start_ramp, end_ramp], [160, 192])[0] / 32)) * 32
+
+
+def published_lr(epoch: int, lr: float, epochs: int, lr_peak_epoch: int = 2) -> float:
+    """`get_cyclic_lr` of ffcv-imagenet's train_imagenet.py."""
+    return float(np.interp([epoch], [0, lr_peak_epoch, epochs], [1e-4 * lr, lr, 0])[0])
+
+
+def published_job(epochs: int) -> JobConfig:
+    """jobs/imagenet-rn50-16.yaml for another number of epochs."""
+    start, end = PUBLISHED_RAMPS[epochs]
+    points = f"[[0, 1e-4], [2, 1], [{epochs}, 0]]"
+    lengths = [f"phases.{index}.epochs={length}" for index, length in enumerate((start, end - start, epochs - end))]
+    return load_job(str(IMAGENET_16), [*lengths, f"learning_rate.shape.points={points}"])
+
+
+def test_the_16_epoch_recipe_is_the_file_that_is_shipped() -> None:
+    assert published_job(16) == load_job(str(IMAGENET_16))
+
+
+@pytest.mark.parametrize("epochs", PUBLISHED_RAMPS)
+def test_imagenet_on_8_workers_has_the_published_size_and_learning_rate_at_every_epoch(epochs: int) -> None:
+    plan = build_plan(published_job(epochs), num_samples=1281167, world_size=8)
+    assert [row.epoch for row in plan.rows] == list(range(epochs))
+    sizes = [row.resolution for row in plan.rows]
+    assert sizes == [published_resolution(epoch, *PUBLISHED_RAMPS[epochs]) for epoch in range(epochs)]
+    assert sizes.index(192) == PUBLISHED_SWITCH[epochs]
+    for row in plan.rows:
+        assert row.lr_start == pytest.approx(published_lr(row.epoch, 1.7, epochs), rel=1e-12, abs=1e-15)
+        assert row.lr_end == pytest.approx(published_lr(row.epoch + 1, 1.7, epochs), rel=1e-12, abs=1e-15)
+        assert (row.batch_per_worker, row.global_batch, row.steps) == (512, 4096, 312)
+        assert row.dropped_samples == 1281167 - 312 * 4096
+
+
+@pytest.mark.parametrize("epochs", PUBLISHED_RAMPS)
+def test_imagenet_has_the_published_learning_rate_at_steps_within_epochs(epochs: int) -> None:
+    plan = build_plan(published_job(epochs), num_samples=1281167, world_size=8)
+    for row in plan.rows:
+        ends = [published_lr(row.epoch, 1.7, epochs), published_lr(row.epoch + 1, 1.7, epochs)]
+        for step in (0, 1, 155, 156, 311):
+            published = float(np.interp(step, [0, row.steps], ends))
+            found = plan.learning_rate(Position(row.epoch, step * row.global_batch))
+            assert found == pytest.approx(published, rel=1e-11, abs=1e-15)
+
+
+def test_phases_follow_each_other_with_their_own_settings() -> None:
+    plan = make_plan(
+        {"epochs": 2, "resolution": 16, "global_batch": 48, "name": "coarse"},
+        {"epochs": 1, "resolution": 32, "batch_per_worker": 8, "crop_scale": [0.5, 0.75]},
+        world_size=4,
+    )
+    rows = [(r.epoch, r.phase, r.phase_name, r.resolution, r.batch_per_worker, r.global_batch) for r in plan.rows]
+    assert rows == [(0, 0, "coarse", 16, 12, 48), (1, 0, "coarse", 16, 12, 48), (2, 1, "32 px", 32, 8, 32)]
+    assert [row.crop_scale for row in plan.rows] == [(0.08, 1.0), (0.08, 1.0), (0.5, 0.75)]
+    samples = [(row.steps, row.dropped_samples, row.num_samples) for row in plan.rows]
+    assert samples == [(2, 4, 96), (2, 4, 96), (3, 4, 96)]
+
+
+def test_a_ramp_names_its_phase_and_every_size_is_listed_once() -> None:
+    job = make_job({"epochs": 2, "resolution": {"start": 16, "end": 32, "multiple_of": 8}}, {"resolution": 24})
+    assert build_plan(job, num_samples=100, world_size=1).rows[0].phase_name == "16-32 px"
+    assert resolutions(job) == [16, 24]
+
+
+phases = st.lists(
+    st.fixed_dictionaries(
+        {
+            "epochs": st.integers(1, 4),
+            "resolution": st.sampled_from([16, 24, 48, {"start": 16, "end": 64, "multiple_of": 8}]),
+            "global_batch": st.sampled_from([8, 24, 96]),
+            "lr_scale": st.sampled_from([0.5, 1]),
+            "warmup_epochs": st.sampled_from([0, 0.25, 1]),
+        }
+    ),
+    min_size=1,
+    max_size=3,
+)
+
+
+@given(phases, st.integers(96, 500))
+def test_every_row_accounts_for_every_sample_and_totals_are_the_sums_of_rows(some: Any, num_samples: int) -> None:
+    plan = make_plan(*some, num_samples=num_samples)
+    for row in plan.rows:
+        assert row.num_samples + row.dropped_samples == num_samples
+        assert 0 <= row.dropped_samples < row.global_batch
+        assert row.steps > 0
+        assert row.relative_cost == (row.resolution / plan.rows[-1].resolution) ** 2
+    totals = plan.totals
+    assert totals.epochs == len(plan.rows) == totals.cost_at_last_resolution
+    assert totals.samples + totals.dropped_samples == num_samples * len(plan.rows)
+    assert totals.steps == sum(row.steps for row in plan.rows)
+    assert totals.cost == pytest.approx(sum(row.relative_cost for row in plan.rows))
+    assert totals.relative_cost == pytest.approx(totals.cost / len(plan.rows))
+    assert totals.saving == pytest.approx(1 - totals.relative_cost)
+
+
+@given(phases, st.sampled_from([2, 4, 8]))
+def test_the_learning_rate_depends_on_the_global_batch_alone(some: Any, world_size: int) -> None:
+    alone, shared = (make_plan(*some, world_size=workers) for workers in (1, world_size))
+    for row, split in zip(alone.rows, shared.rows, strict=True):
+        assert split.batch_per_worker * world_size == split.global_batch == row.global_batch
+        assert (split.lr_start, split.lr_end) == (row.lr_start, row.lr_end)
+
+
+def test_a_batch_per_worker_scales_the_learning_rate_with_the_workers() -> None:
+    one, four = (make_plan({"batch_per_worker": 8, "warmup_epochs": 1}, world_size=workers) for workers in (1, 4))
+    assert four.rows[0].lr_end == pytest.approx(4 * one.rows[0].lr_end)
+    assert four.rows[0].lr_start == pytest.approx(4 * one.rows[0].lr_start)
+
+
+def test_without_scaling_the_learning_rate_ignores_the_batch() -> None:
+    plan = make_plan({"batch_per_worker": 8}, world_size=4, learning_rate={"base": 0.3, "scaling": "none"})
+    assert plan.rows[0].lr_start == 0.3
+
+
+@given(phases)
+def test_a_position_and_the_row_it_starts_agree_on_the_learning_rate(some: Any) -> None:
+    plan = make_plan(*some, learning_rate={"base": 1, "shape": {"kind": "cosine"}})
+    for row in plan.rows:
+        assert plan.learning_rate(Position(row.epoch)) == row.lr_start
+        inside = [plan.learning_rate(Position(row.epoch, step * row.global_batch)) for step in range(row.steps)]
+        assert min(inside) > 0
+
+
+def test_each_phase_warms_up_anew_to_its_own_scale() -> None:
+    plan = make_plan(
+        {"epochs": 2, "global_batch": 50, "warmup_epochs": 1},
+        {"epochs": 2, "global_batch": 50, "warmup_epochs": 0.5, "lr_scale": 0.5, "warmup_start_factor": 0},
+        learning_rate={"base": 1, "base_batch": 50},
+    )
+    assert [(row.lr_start, row.lr_end) for row in plan.rows] == [(0.1, 1), (1, 1), (0, 0.5), (0.5, 0.5)]
+    assert plan.learning_rate(Position(0, 50)) == pytest.approx(0.55)
+    assert plan.learning_rate(Position(2, 50)) == 0.5
+
+
+def test_cost_follows_the_measured_flops_where_they_are_given() -> None:
+    job = make_job({"resolution": 16}, {"resolution": 32})
+    plan = build_plan(job, num_samples=100, world_size=1, flops={16: 3e9, 32: 10e9})
+    assert [row.relative_cost for row in plan.rows] == [0.3, 1]
+    assert plan.totals.cost_rule == "flops"
+    assert plan.totals.saving == pytest.approx(0.35)
+
+
+def test_growing_images_save_and_shrinking_images_cost() -> None:
+    assert make_plan({"resolution": 16}, {"resolution": 32}).totals.saving == pytest.approx(0.375)
+    assert make_plan({"resolution": 32}, {"resolution": 16}).totals.saving == pytest.approx(-1.5)
+
+
+@pytest.mark.parametrize(("batch", "workers", "fix"), [(10, 4, "8 or 12"), (4, 8, "8 or 16"), (7, 2, "6 or 8")])
+def test_a_global_batch_that_does_not_divide_is_a_sentence_with_batches_that_do(
+    batch: int, workers: int, fix: str
+) -> None:
+    with pytest.raises(PlanError) as caught:
+        make_plan({}, {"global_batch": batch}, world_size=workers)
+    where = "phases[1].global_batch"
+    assert str(caught.value) == f"{where}: {batch} does not divide by {workers} workers; use {fix}"
+
+
+def test_every_phase_that_cannot_be_planned_is_named() -> None:
+    with pytest.raises(PlanError) as caught:
+        make_plan({"global_batch": 128}, {}, {"batch_per_worker": 64}, {"global_batch": 9}, world_size=2)
+    first, second, third = str(caught.value).splitlines()
+    too_large = "a global batch of 128 is more than the 100 training samples; use fewer workers or a smaller batch"
+    assert (first, second) == (f"phases[0]: {too_large}", f"phases[2]: {too_large}")
+    assert third.startswith("phases[3].global_batch: 9 does not divide")
+
+
+def test_one_global_batch_may_be_the_whole_data_set() -> None:
+    plan = make_plan({"global_batch": 100})
+    assert (plan.rows[0].steps, plan.rows[0].dropped_samples) == (1, 0)
+
+
+def test_positions_walk_to_the_next_epochs_start() -> None:
+    plan = make_plan({"epochs": 2, "global_batch": 48})
+    assert plan.after(Position(0), 48) == Position(0, 48)
+    assert plan.after(Position(0, 48), 48) == Position(1)
+    assert plan.after(Position(1), 96) == plan.end == Position(2)
+    with pytest.raises(AssertionError):
+        plan.after(Position(0, 48), 96)
+
+
+def test_positions_are_ordered_as_a_run_passes_them() -> None:
+    walk = [Position(0), Position(0, 8), Position(0, 16), Position(1), Position(1, 8), Position(10)]
+    assert sorted(walk, reverse=True)[::-1] == walk
+
+
+def test_phase_boundaries_are_where_phases_end_not_where_a_ramp_changes_size() -> None:
+    ramp = {"epochs": 4, "resolution": {"start": 16, "end": 32, "multiple_of": 8}}
+    plan = make_plan({"epochs": 2}, {"epochs": 1}, ramp)
+    assert plan.phase_boundaries() == (Position(2), Position(3), Position(7))
+
+
+def test_settings_are_the_same_only_within_a_phase_at_one_size() -> None:
+    ramp = {"epochs": 3, "resolution": {"start": 16, "end": 32, "multiple_of": 16}}
+    rows = make_plan({"epochs": 2}, ramp).rows
+    assert [row.resolution for row in rows] == [16, 16, 16, 16, 32]
+    same = [earlier.same_settings(later) for earlier, later in pairwise(rows)]
+    assert same == [True, False, True, False]
+
+
+BASE: dict[str, Any] = {"epochs": 2, "resolution": 16, "global_batch": 8, "warmup_epochs": 0.5}
+
+
+def fingerprint(num_samples: int = 100, world_size: int = 1, phase: dict[str, Any] = BASE, **sections: Any) -> str:
+    return make_plan(phase, num_samples=num_samples, world_size=world_size, **sections).fingerprint
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"num_samples": 101},
+        {"world_size": 2},
+        {"phase": {**BASE, "resolution": 24}},
+        {"phase": {**BASE, "epochs": 3}},
+        {"phase": {**BASE, "global_batch": 16}},
+        {"phase": {**BASE, "crop_scale": [0.25, 1]}},
+        {"phase": {**BASE, "lr_scale": 2}},
+        {"phase": {**BASE, "warmup_epochs": 0.25}},
+        {"phase": {**BASE, "warmup_start_factor": 0.2}},
+        {"learning_rate": {"base": 0.2}},
+        {"learning_rate": {"base": 0.1, "base_batch": 8}},
+        {"learning_rate": {"base": 0.1, "scaling": "none"}},
+        {"learning_rate": {"base": 0.1, "shape": {"kind": "cosine"}}},
+    ],
+    ids=str,
+)
+def test_the_fingerprint_changes_with_what_decides_the_weights(change: dict[str, Any]) -> None:
+    assert fingerprint(**change) != fingerprint()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"phase": {**BASE, "name": "coarse"}},
+        {"phase": {**{k: v for k, v in BASE.items() if k != "global_batch"}, "batch_per_worker": 8}},
+        {"data": {"train": "elsewhere.beton", "decode_threads_per_worker": 7}},
+        {"evaluation": {"resolution": 64}},
+        {"checkpoint": {"every_epochs": 3}},
+        {"run": {"mode": "ray", "lease_s": 9}},
+        {"name": "other"},
+    ],
+    ids=str,
+)
+def test_the_fingerprint_ignores_what_does_not(change: dict[str, Any]) -> None:
+    assert fingerprint(**change) == fingerprint()
+
+
+def test_the_fingerprint_ignores_how_cost_is_counted() -> None:
+    job = make_job(BASE, {"resolution": 32})
+    by_area = build_plan(job, num_samples=100, world_size=1)
+    by_flops = build_plan(job, num_samples=100, world_size=1, flops={16: 1, 32: 3})
+    assert by_area.fingerprint == by_flops.fingerprint
+
+
+def test_the_fingerprint_is_the_same_in_every_process_and_version() -> None:
+    assert fingerprint() == "78332263db9b804ed5192a13f3043eec308037f932a1c5dda32e6b1f3773c3ad"
+
+
+def as_json(plan: Plan) -> dict[str, Any]:
+    parsed: dict[str, Any] = json.loads(json.dumps(plan.to_json()))
+    return parsed
+
+
+@settings(max_examples=30)
+@given(phases)
+def test_a_plan_does_not_differ_from_itself_in_json_or_out(some: Any) -> None:
+    plan = make_plan(*some)
+    assert differences(as_json(plan), as_json(plan)) == []
+    assert differences(as_json(plan), plan.to_json()) == []
+
+
+def test_differences_say_what_changed_from_which_epoch_on() -> None:
+    old = make_plan({"epochs": 2}, {"epochs": 2, "resolution": 24})
+    new = make_plan({"epochs": 2}, {"epochs": 3, "resolution": 32, "global_batch": 16}, num_samples=200, seed=1)
+    lines = differences(as_json(old), as_json(new))
+    assert lines[:3] == ["num_samples: 100 -> 200", "seed: 0 -> 1", "epochs: 4 -> 5"]
+    assert lines[3] == "from epoch 0: dropped_samples 4 -> 0, steps 12 -> 25"
+    assert lines[4].startswith("from epoch 2: batch_per_worker 8 -> 16, dropped_samples 4 -> 8, global_batch 8 -> 16, ")
+    assert "resolution 24 -> 32" in lines[4]
+    assert len(lines) == 5
+
+
+def test_other_workers_at_the_same_global_batch_differ_in_their_number_and_share() -> None:
+    old, new = (make_plan({}, world_size=workers) for workers in (2, 4))
+    assert differences(as_json(old), as_json(new)) == ["world_size: 2 -> 4", "from epoch 0: batch_per_worker 4 -> 2"]
+
+
+def test_a_renamed_phase_is_no_difference() -> None:
+    old, new = make_plan({"name": "coarse"}), make_plan({"name": "first"})
+    assert differences(as_json(old), as_json(new)) == []
+
+
+def test_the_plan_in_json_holds_the_promised_rows_and_totals() -> None:
+    document = as_json(make_plan({"epochs": 2}, {"resolution": 32}))
+    for index, row in enumerate(document["rows"]):
+        assert row["epoch"] == index
+        for key in ("phase", "resolution", "batch_per_worker", "global_batch", "steps", "dropped_samples"):
+            assert isinstance(row[key], int)
+        for key in ("lr_start", "lr_end", "relative_cost"):
+            assert isinstance(row[key], float)
+    assert document["totals"]["epochs"] == len(document["rows"]) == 3
+    assert 0 < document["totals"]["saving"] < 1
