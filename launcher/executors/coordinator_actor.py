@@ -1,0 +1,71 @@
+"""The coordinator behind a Ray actor, and a worker's link to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from launcher.coordinator import Acknowledgement, Agreement, Coordinator, Directive
+from launcher.events import Event
+from launcher.plan import Position
+
+ACTOR_NAME = "coordinator"
+
+
+class CoordinatorPost:
+    """What the actor runs, one call at a time: the coordinator, and a letter box from the workers to the driver."""
+
+    def __init__(self, coordinator: Coordinator):
+        self._coordinator = coordinator
+        self._events: list[Event] = []
+
+    def next(self, rank: int, turn: int, position: Position, samples_per_s: float | None) -> Directive:
+        return self._coordinator.next(rank=rank, turn=turn, position=position, samples_per_s=samples_per_s)
+
+    def acknowledge(self, acknowledgement: Acknowledgement) -> None:
+        self._coordinator.acknowledge(acknowledgement)
+
+    def agreement(self, turn: int) -> Agreement:
+        return self._coordinator.agreement(turn)
+
+    def emit(self, event: Event) -> None:
+        self._events.append(event)
+
+    def request_stop(self, reason: str) -> None:
+        self._coordinator.request_stop(reason)
+
+    def take_events(self) -> list[Event]:
+        """The events since the last call, in order."""
+        events, self._events = self._events, []
+        return events
+
+
+class ActorLink:
+    """Reaches the coordinator by calls to its actor; they take about 4 ms."""
+
+    def __init__(self) -> None:
+        import ray
+
+        self._actor = ray.get_actor(ACTOR_NAME)
+
+    def next(self, *, rank: int, turn: int, position: Position, samples_per_s: float | None) -> Directive:
+        directive: Directive = self._call("next", rank, turn, position, samples_per_s)
+        return directive
+
+    def acknowledge(self, acknowledgement: Acknowledgement) -> None:
+        self._call("acknowledge", acknowledgement)
+
+    def agreement(self, turn: int) -> Agreement:
+        agreement: Agreement = self._call("agreement", turn)
+        return agreement
+
+    def emit(self, event: Event) -> None:
+        self._call("emit", event)
+
+    def _call(self, method: str, *arguments: object) -> Any:
+        """Raises what the coordinator raised, rather than Ray's wrapping of it."""
+        import ray
+
+        try:
+            return ray.get(getattr(self._actor, method).remote(*arguments))
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None

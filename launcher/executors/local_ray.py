@@ -1,0 +1,138 @@
+"""Several workers on this machine: Ray Train's, in a Ray that is private to the run; the coordinator is an actor."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from pathlib import Path
+from typing import Any
+
+from launcher.coordinator import Done, Stop
+from launcher.events import Event
+from launcher.executors.coordinator_actor import ACTOR_NAME, ActorLink, CoordinatorPost
+from launcher.executors.failure import RunFailedError, run_failure
+from launcher.executors.private_ray import private_ray
+from launcher.paths import RunPaths
+from launcher.run_setup import RunSetup
+from launcher.signals import stop_on_signal
+
+_POLL_S = 0.2
+_LAST_EVENTS_S = 10.0
+_COLLECTIVE_TIMEOUT_S = 600
+"""How long a rank waits for the others in a collective; they part for the time of a checkpoint at most."""
+_TRAIN_SETTINGS = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # An actor of its own, for nodes that come and go.
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+
+
+class TooFewGpusError(ValueError):
+    """A job asks for more workers than the machine has GPUs."""
+
+
+def run_local_ray(setup: RunSetup, on_event: Callable[[Event], None]) -> Stop | Done:
+    """Carry the plan out by Ray Train's workers, and tell how it ended. SIGINT and SIGTERM stop it at the lease's end.
+
+    Raises TooFewGpusError; the error of the worker that failed first, if it is one of ours; else RunFailedError.
+    """
+    workers = setup.plan.world_size
+    num_gpus = _count_gpus(workers)
+    logs = RunPaths(setup.root).logs / "ray"
+    with private_ray(num_cpus=workers, num_gpus=num_gpus, saved_logs=logs, settings=_TRAIN_SETTINGS) as home:
+        import ray
+        import ray.train
+
+        post = ray.remote(num_cpus=0)(CoordinatorPost).options(name=ACTOR_NAME).remote(setup.coordinator())
+        trainer = _trainer(setup, storage=home.temp_dir / "train", use_gpu=num_gpus > 0)
+        stop_reasons: list[str] = []
+        with stop_on_signal(stop_reasons.append):
+            fit = _in_background(trainer.fit)
+            _lead(fit, post, stop_reasons, on_event)
+        try:
+            outcome: Stop | Done = fit.result().return_value
+        except ray.train.WorkerGroupError as error:
+            raise run_failure(error.worker_failures, logs=logs) from error
+        except ray.train.ControllerError as error:
+            raise RunFailedError(f"Ray Train gave up: {error.controller_failure}; its output is in {logs}") from error
+        return outcome
+
+
+def _count_gpus(workers: int) -> int:
+    """GPUs to use: all that torch sees, or none. Raises TooFewGpusError."""
+    import torch
+
+    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if 0 < num_gpus < workers:
+        raise TooFewGpusError(
+            f"run.workers: {workers} workers need a GPU each, but this machine has {num_gpus}; "
+            f"use --workers {num_gpus}, or train on the CPU by an empty CUDA_VISIBLE_DEVICES"
+        )
+    return num_gpus
+
+
+def _trainer(setup: RunSetup, *, storage: Path, use_gpu: bool) -> Any:
+    """Ray Train's trainer. What it stores is of no use to us, and goes with Ray's directory."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    return TorchTrainer(
+        _work,
+        train_loop_config={"setup": setup},
+        torch_config=TorchConfig(timeout_s=_COLLECTIVE_TIMEOUT_S),
+        scaling_config=ScalingConfig(num_workers=setup.plan.world_size, use_gpu=use_gpu),
+        run_config=RunConfig(name="run", storage_path=str(storage), failure_config=FailureConfig(max_failures=0)),
+    )
+
+
+def _work(config: dict[str, RunSetup]) -> Any:
+    """What each of Ray Train's workers does."""
+    from ray.train import get_context
+    from ray.train.torch import get_device
+
+    from launcher.worker_process import Place, run_worker
+
+    context = get_context()
+    place = Place(context.get_world_rank(), context.get_local_world_size(), get_device())
+    return run_worker(config["setup"], place, ActorLink())
+
+
+def _in_background(work: Callable[[], Any]) -> Future[Any]:
+    """Do `work` in a thread that does not keep this process alive."""
+    future: Future[Any] = Future()
+
+    def do() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=do, name="fit", daemon=True).start()
+    return future
+
+
+def _lead(fit: Future[Any], post: Any, stop_reasons: list[str], on_event: Callable[[Event], None]) -> None:
+    """Hand events on, and stop requests over, until `fit` is over.
+
+    The main thread waits for futures alone: what a signal handler raises inside `ray.get` would be lost.
+    """
+    events = post.take_events.remote().future()
+    while not fit.done():
+        wait([fit], timeout=_POLL_S)
+        while stop_reasons:
+            post.request_stop.remote(stop_reasons.pop())
+        if events.done() and not events.exception():
+            for event in events.result():
+                on_event(event)
+            events = post.take_events.remote().future()
+    _hand_on_the_last(events, post, on_event)
+
+
+def _hand_on_the_last(events: Future[Any], post: Any, on_event: Callable[[Event], None]) -> None:
+    for future in (events, post.take_events.remote().future()):
+        wait([future], timeout=_LAST_EVENTS_S)
+        if future.done() and not future.exception():
+            for event in future.result():
+                on_event(event)
