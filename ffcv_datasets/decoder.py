@@ -58,6 +58,14 @@ class Decoder:
 
         Raises DataError for the first sample of the batch that is damaged.
         """
+        failures = self.try_decode(beton, samples, boxes, out, field)
+        if failures:
+            raise failures[min(failures)]
+
+    def try_decode(
+        self, beton: Beton, samples: NDArray[np.int64], boxes: Boxes, out: NDArray[np.uint8], field: str | None = None
+    ) -> dict[int, DataError]:
+        """Fill `out` as `decode` does, and tell what is wrong with the damaged samples, by their place in the batch."""
         images = beton.images(field)
         jobs = np.empty(len(samples), _SAMPLE)
         jobs["offset"], jobs["size"] = images.offsets[samples], images.sizes[samples]
@@ -67,6 +75,4 @@ class Decoder:
         jobs["mode"], jobs["flip"] = images.mode[samples], boxes.flip
         _, height, width, _ = out.shape
         failures = _core.decode(self._pool, beton.fileno(), jobs, out, height, width)
-        if failures:
-            index, reason = failures[0]
-            raise DataError(beton.path, int(samples[index]), reason)
+        return {index: DataError(beton.path, int(samples[index]), reason) for index, reason in failures}

@@ -12,8 +12,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ffcv_datasets.batches import Batch, BatchIterator
 from ffcv_datasets.crop import CentreView, TrainView
-from ffcv_datasets.loader import Batch, BatchIterator, Loader
+from ffcv_datasets.loader import Loader
 from launcher.config import Evaluation
 from launcher.plan import EpochSpec, Plan, Position
 from launcher.sample_order import evaluation_batches, order, order_hash, rank_batches

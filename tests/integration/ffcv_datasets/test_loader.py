@@ -97,6 +97,62 @@ def test_leaving_early_ends_the_thread(stock_files: StockFiles) -> None:
         assert list(iterator) == []
 
 
+def test_the_next_iterator_begins_where_the_last_one_has_been_decoded_in_the_same_memory(
+    stock_files: StockFiles,
+) -> None:
+    views = [TrainView(1, epoch, 32) for epoch in range(5)]
+    with Loader(stock_files["jpg"]) as loader:
+        expected = [images(loader, indices(6), view) for view in views]
+        addresses = set()
+        current = loader.batches(indices(6), views[0])
+        for epoch, right in enumerate(expected):
+            following = loader.batches(indices(6), views[epoch + 1], after=current) if epoch < 4 else None
+            found = []
+            for batch in current:
+                found.append(batch.images.copy())
+                addresses.add(batch.images.ctypes.data)
+            assert (np.concatenate(found) == right).all()
+            current = following or current
+        assert len(addresses) <= 4
+        assert len(loader._idle) == 4
+
+
+@pytest.mark.parametrize("end_first", [True, False])
+def test_of_two_iterators_in_a_row_either_may_be_left_early(stock_files: StockFiles, end_first: bool) -> None:
+    before = threading.active_count()
+    with Loader(stock_files["jpg"]) as loader:
+        right = images(loader, indices(6))
+        first = loader.batches(indices(50), VIEW)
+        next(first)
+        second = loader.batches(indices(6), VIEW, after=first)
+        if end_first:
+            assert (np.concatenate([batch.images.copy() for batch in second]) == right).all()
+            assert list(first) == []
+        else:
+            second.close()
+            third = loader.batches(indices(6), VIEW, after=first)
+            assert len(list(first)) == 49
+            assert (np.concatenate([batch.images.copy() for batch in third]) == right).all()
+        assert threading.active_count() == before
+        again = loader.batches(indices(6), VIEW, after=first)  # whose memory has been handed on already
+        assert len(list(again)) == 6
+        assert len(loader._idle) == 4
+
+
+def test_memory_is_of_the_given_kind_and_of_one_size(stock_files: StockFiles) -> None:
+    taken = []
+
+    def allocate(num_bytes: int) -> NDArray[np.uint8]:
+        taken.append(num_bytes)
+        return np.empty(num_bytes, np.uint8)
+
+    largest = 6 * 64 * 64 * 3
+    with Loader(stock_files["jpg"], batches_ahead=2, largest_batch_bytes=largest, allocate=allocate) as loader:
+        for resolution in (16, 32, 64):
+            images(loader, indices(6, batch=6), CentreView(resolution))
+    assert taken == [largest] * 3
+
+
 def test_closing_the_loader_closes_its_iterators(stock_files: StockFiles) -> None:
     before = threading.active_count()
     with Loader(stock_files["jpg"]) as loader:
@@ -116,6 +172,50 @@ def test_a_damaged_sample_reaches_the_consumer_at_its_batch(tmp_path: Path) -> N
             next(batches)
         assert list(batches) == []
         assert threading.active_count() == before
+
+
+def damaged_file(folder: Path, damaged: set[int]) -> Path:
+    """Twelve pictures, of which some cannot be decoded."""
+    stored = [jpeg(draw(60, 50, seed)) for seed in range(12)]
+    return write_pictures(
+        folder / "a.beton",
+        [(data[:300] + bytes(900) if i in damaged else data, 60, 50) for i, data in enumerate(stored)],
+    )
+
+
+def test_sound_samples_stand_in_for_damaged_ones_and_are_told(tmp_path: Path) -> None:
+    damaged = {2, 6, 7, 8}
+    samples = [np.arange(12), np.array([6, 0, 6])]
+    with Loader(damaged_file(tmp_path, damaged), skip_corrupt=True) as loader:
+        for batch, wanted in zip(loader.batches(samples, VIEW), samples, strict=True):
+            assert [error.sample for error in batch.replaced] == [i for i in wanted if i in damaged]
+            assert not damaged & set(batch.samples)
+            sound = ~np.isin(wanted, list(damaged))
+            assert (batch.samples[sound] == wanted[sound]).all()
+            assert (batch.labels == batch.samples).all()
+            assert (batch.images == images(loader, [batch.samples])).all()
+
+
+def test_who_stands_in_depends_on_neither_threads_nor_batches_nor_start(tmp_path: Path) -> None:
+    path = damaged_file(tmp_path, {2, 6, 7, 8})
+    order = np.random.default_rng(0).permutation(12)
+
+    def shown(threads: int, samples: list[NDArray[np.int64]], epoch: int = 2) -> NDArray[np.int64]:
+        with Loader(path, threads=threads, skip_corrupt=True) as loader:
+            return np.concatenate([batch.samples for batch in loader.batches(samples, TrainView(1, epoch, 32))])
+
+    whole = shown(1, [order])
+    assert (shown(3, np.array_split(order, 5)) == whole).all()
+    assert (shown(2, [order[7:]]) == whole[7:]).all()
+    assert any((shown(1, [order], epoch) != whole).any() for epoch in range(3, 8))
+
+
+def test_without_a_sound_sample_the_damage_is_an_error_after_all(tmp_path: Path) -> None:
+    with (
+        Loader(damaged_file(tmp_path, set(range(12))), skip_corrupt=True) as loader,
+        pytest.raises(DataError, match=r"a\.beton: sample 3 "),
+    ):
+        list(loader.batches([np.array([3, 4])], VIEW))
 
 
 def test_a_file_that_shrinks_while_read_names_the_sample(tmp_path: Path) -> None:
