@@ -8,7 +8,6 @@ from typing import Any
 import yaml
 
 from launcher.config import JobConfig
-from launcher.job_file import parse_job
 from launcher.plan import Plan, build_plan
 
 MINIMAL = """\
@@ -20,18 +19,19 @@ phases:
   - {epochs: 2, resolution: 16, global_batch: 8}
   - {epochs: 1, resolution: 32, global_batch: 8}
 """
+_MINIMAL: dict[str, Any] = yaml.safe_load(MINIMAL)
 
 
 def raw_job(**sections: Any) -> dict[str, Any]:
     """MINIMAL as YAML reads it, with whole sections replaced."""
-    return {**copy.deepcopy(yaml.safe_load(MINIMAL)), **sections}
+    return {**copy.deepcopy(_MINIMAL), **sections}
 
 
 def make_job(*phases: dict[str, Any], **sections: Any) -> JobConfig:
     """A job of these phases; a phase is 1 epoch of 16 px in batches of 8 but for what it says."""
     if phases:
         sections["phases"] = [_phase(**phase) for phase in phases]
-    return parse_job(yaml.safe_dump(raw_job(**sections)))
+    return JobConfig.model_validate(raw_job(**sections))
 
 
 def make_plan(*phases: dict[str, Any], num_samples: int = 100, world_size: int = 1, **sections: Any) -> Plan:
