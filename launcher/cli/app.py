@@ -40,7 +40,16 @@ def _resolute(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Train image models by progressive resizing, and never lose work."""
+    """Train image models by progressive resizing, and never lose work.
+
+    Examples:
+
+      resolute plan imagenet-rn50-16 --workers 8
+
+      resolute run my-job.yaml --mode ray --workers 2 --run-dir runs/first
+
+      resolute resume runs/first
+    """
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from launcher.cli.console import say
+from launcher.cli.console import say, show_table
 from launcher.config import JobConfig
 from launcher.data_facts import count_samples, known_num_classes
 from launcher.job_file import load_job
@@ -65,10 +65,10 @@ def _measure(config: JobConfig) -> dict[int, float]:
 
 def show_plan(plan: Plan, *, title: str, console: Console) -> None:
     """Print the table and the totals."""
-    console.print(plan_table(plan, title=title))
+    show_table(console, plan_table(plan, title=title))
     totals = plan.totals
     rule = "the model's FLOPs" if totals.cost_rule == "flops" else "the area rule"
-    verb = "saves" if totals.saving >= 0 else "costs"
+    against = f"saves {totals.saving:.0%} against" if totals.saving >= 0 else f"{-totals.saving:.0%} more than"
     say(
         console,
         f"{totals.epochs} epochs, {totals.steps:,} steps, {totals.samples:,} samples "
@@ -77,7 +77,7 @@ def show_plan(plan: Plan, *, title: str, console: Console) -> None:
     say(
         console,
         f"costs {totals.cost:.2f} epochs at {plan.rows[-1].resolution} px by {rule}: "
-        f"{verb} {abs(totals.saving):.0%} against all {totals.epochs} at that size",
+        f"{against} all {totals.epochs} at that size",
     )
 
 
@@ -86,8 +86,10 @@ def plan_table(plan: Plan, *, title: str) -> Table:
     workers = f"{plan.world_size} worker" + ("s" if plan.world_size > 1 else "")
     title = f"{title}: {plan.num_samples:,} samples, {workers}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    for heading in ("epoch", "phase", "px", "batch/\nworker", "global\nbatch", "steps", "drop", "LR", "cost"):
-        table.add_column(heading, justify="left" if heading == "phase" else "right", no_wrap=True)
+    table.add_column("epoch", justify="right", no_wrap=True)
+    table.add_column("phase", min_width=8, overflow="fold")
+    for heading in ("px", "batch/\nworker", "global\nbatch", "steps", "drop", "LR", "cost"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in plan.rows:
         last_of_phase = row.epoch + 1 == len(plan.rows) or plan.rows[row.epoch + 1].phase != row.phase
         table.add_row(

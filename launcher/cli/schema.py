@@ -12,8 +12,12 @@ from launcher.config import JobConfig
 def schema() -> None:
     """Print the JSON schema of job files.
 
-    With [bold]resolute schema > job.schema.json[/bold] and a first line
-    [bold]# yaml-language-server: $schema=job.schema.json[/bold] an editor completes and checks a job file.
+    With it and a first line [bold]# yaml-language-server: $schema=job.schema.json[/bold] an editor completes and checks
+    a job file.
+
+    Example:
+
+      resolute schema > job.schema.json
     """
     document = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
