@@ -96,6 +96,17 @@ class Evaluated(Event):
 
 
 @dataclass(frozen=True)
+class SamplesReplaced(Event):
+    """Others stood in for damaged samples (data.skip_corrupt) in an epoch or evaluation; told by each rank."""
+
+    rank: int
+    epoch: int
+    samples: int
+    damage: tuple[str, ...]
+    """File, sample and reason of the first ten."""
+
+
+@dataclass(frozen=True)
 class TransitionMade(Event):
     """All ranks use the new settings. The accuracy before is at the old size, the one after at the new size."""
 
@@ -121,6 +132,13 @@ class CheckpointSaved(Event):
     path: str
     num_bytes: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class StopRequested(Event):
+    """A signal came; workers end at their lease's end."""
+
+    reason: str
 
 
 @dataclass(frozen=True)

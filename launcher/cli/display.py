@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from launcher import events
-from launcher.cli.console import say
+from launcher.cli.console import say, show_table
 from launcher.events import Event
 from launcher.paths import RunPaths
 from launcher.plan import Plan
@@ -56,6 +56,9 @@ class RunDisplay(AbstractContextManager["RunDisplay"]):
             case events.EpochTrained():
                 self._hide_progress()
                 self._trained = event
+                return
+            case events.SamplesReplaced():
+                self._print(describe_replaced(event))
                 return
             case events.Evaluated() if event.moment == "epoch_end":
                 self._flush_epoch(event)
@@ -104,6 +107,12 @@ def describe_epoch(trained: events.EpochTrained, evaluated: events.Evaluated | N
     )
 
 
+def describe_replaced(event: events.SamplesReplaced) -> str:
+    """Two lines: how many, and the first of them."""
+    samples = f"{event.samples} damaged sample" + ("s" if event.samples > 1 else "")
+    return f"   epoch {event.epoch}, rank {event.rank}: others stand in for {samples}, as for\n   {event.damage[0]}"
+
+
 def describe(event: Event) -> str | None:
     """The line for any other event; None if it has none."""
     match event:
@@ -115,6 +124,8 @@ def describe(event: Event) -> str | None:
             return _describe_transition(event)
         case events.CheckpointSaved() if event.phase_boundary:
             return f"   phase done: checkpoint {event.path} ({event.num_bytes / 1e6:,.1f} MB, {event.seconds:.2f} s)"
+        case events.StopRequested():
+            return f"{event.reason}: stopping with a checkpoint, within seconds; once more ends at once, unsaved"
         case events.RunStopped():
             where = f"epoch {event.epoch}, sample {event.samples_done}"
             return f"stopped ({event.reason}) at {where}; everything is saved."
@@ -145,7 +156,7 @@ def _describe_transition(event: events.TransitionMade) -> str:
 def show_summary(summary: Summary, *, root: Path, paths: RunPaths, console: Console) -> None:
     """Print the closing table, and where everything lies."""
     if summary.phases:
-        console.print(_summary_table(summary))
+        show_table(console, _summary_table(summary))
     attempts = f" in {summary.attempts} attempts" if summary.attempts > 1 else ""
     seconds = {"start": summary.startup_s, "training": summary.train_s, "evaluation": summary.evaluation_s}
     parts = [f"{what} {spent:.1f} s" for what, spent in seconds.items()]
@@ -157,8 +168,9 @@ def show_summary(summary: Summary, *, root: Path, paths: RunPaths, console: Cons
 
 def _summary_table(summary: Summary) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    for heading in ("phase", "epochs", "px", "global\nbatch", "images/s", "data\nwait", "time", "top-1", "top-5"):
-        table.add_column(heading, justify="left" if heading == "phase" else "right", no_wrap=True)
+    table.add_column("phase", min_width=8, overflow="fold")
+    for heading in ("epochs", "px", "global\nbatch", "images/s", "data\nwait", "time", "top-1", "top-5"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for phase in summary.phases:
         table.add_row(*_summary_row(phase))
     return table

@@ -109,16 +109,21 @@ def _carry_out(config: JobConfig, *, source: str, root: Path, accept_changes: bo
         setup = prepare_run(job, plan, data, paths=directory.paths, accept_changes=accept_changes)
         if setup.start == plan.end and directory.paths.model.is_file():
             say(console, f"{_relative(root)} is finished already.")
+            stopped = False
         else:
             show_plan(plan, title=job.name, console=console)
             say(console, f"run directory {_relative(root)}")
-            _execute(setup, executor, directory, console)
+            stopped = _execute(setup, executor, directory, console)
         summary = summarise(read_events(directory.paths.events))
         write_atomically(directory.paths.summary, json.dumps(summary.to_json(), indent=1) + "\n")
         show_summary(summary, root=_relative(root), paths=directory.paths, console=console)
+    if stopped:
+        say(console, f"go on with: resolute resume {_relative(root)}")
+        raise typer.Exit(STOPPED)
 
 
-def _execute(setup: RunSetup, executor: Executor, directory: RunDirectory, console: Console) -> None:
+def _execute(setup: RunSetup, executor: Executor, directory: RunDirectory, console: Console) -> bool:
+    """Train, logging and showing what happens; whether it was stopped before the plan's end."""
     from launcher.coordinator import Stop
 
     with RunDisplay(setup.plan, console) as display:
@@ -137,9 +142,7 @@ def _execute(setup: RunSetup, executor: Executor, directory: RunDirectory, conso
         if isinstance(outcome, Stop):
             at = outcome.position
             on_event(RunStopped(reason=outcome.reason, epoch=at.epoch, samples_done=at.samples_done))
-    if isinstance(outcome, Stop):
-        say(console, f"Go on with: resolute resume {_relative(setup.root)}")
-        raise typer.Exit(STOPPED)
+        return isinstance(outcome, Stop)
 
 
 def _attempt(setup: RunSetup) -> AttemptStarted:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.coordinator import Done, Stop
-from launcher.events import Event
+from launcher.events import Event, StopRequested
 from launcher.executors.coordinator_actor import ACTOR_NAME, ActorLink, CoordinatorPost
 from launcher.executors.failure import RunFailedError, run_failure
 from launcher.executors.private_ray import private_ray
@@ -122,7 +122,9 @@ def _lead(fit: Future[Any], post: Any, stop_reasons: list[str], on_event: Callab
     while not fit.done():
         wait([fit], timeout=_POLL_S)
         while stop_reasons:
-            post.request_stop.remote(stop_reasons.pop())
+            reason = stop_reasons.pop()
+            post.request_stop.remote(reason)
+            on_event(StopRequested(reason))
         if events.done() and not events.exception():
             for event in events.result():
                 on_event(event)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from launcher.coordinator import Acknowledgement, Agreement, Coordinator, Directive, Done, Stop
-from launcher.events import Event
+from launcher.events import Event, StopRequested
 from launcher.plan import Position
 from launcher.run_setup import RunSetup
 from launcher.signals import stop_on_signal
@@ -13,13 +13,18 @@ from launcher.worker_process import Place, run_worker
 
 
 class DirectLink:
-    """Reaches the coordinator by plain calls."""
+    """Reaches the coordinator by plain calls, and tells it first of the stops asked for since the last one."""
 
-    def __init__(self, coordinator: Coordinator, on_event: Callable[[Event], None]):
+    def __init__(self, coordinator: Coordinator, stop_reasons: list[str], on_event: Callable[[Event], None]):
         self._coordinator = coordinator
+        self._stop_reasons = stop_reasons
         self._on_event = on_event
 
     def next(self, *, rank: int, turn: int, position: Position, samples_per_s: float | None) -> Directive:
+        while self._stop_reasons:
+            reason = self._stop_reasons.pop()
+            self._coordinator.request_stop(reason)
+            self._on_event(StopRequested(reason))
         return self._coordinator.next(rank=rank, turn=turn, position=position, samples_per_s=samples_per_s)
 
     def acknowledge(self, acknowledgement: Acknowledgement) -> None:
@@ -34,6 +39,6 @@ class DirectLink:
 
 def run_single(setup: RunSetup, on_event: Callable[[Event], None]) -> Stop | Done:
     """Carry the plan out in this process, and tell how it ended. SIGINT and SIGTERM stop it at the lease's end."""
-    coordinator = setup.coordinator()
-    with stop_on_signal(coordinator.request_stop):
-        return run_worker(setup, Place.alone(), DirectLink(coordinator, on_event))
+    stop_reasons: list[str] = []
+    with stop_on_signal(stop_reasons.append):
+        return run_worker(setup, Place.alone(), DirectLink(setup.coordinator(), stop_reasons, on_event))
