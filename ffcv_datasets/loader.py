@@ -28,6 +28,7 @@ class Loader:
     """
 
     num_samples: int
+    batches_ahead: int
 
     def __init__(
         self,
@@ -51,7 +52,7 @@ class Loader:
         self._decoder = Decoder(threads)
         self._beton = Beton(path)
         self._labels = self._beton.labels()
-        self._num_blocks = batches_ahead + 1  # and the one in use
+        self.batches_ahead = batches_ahead
         self._skip_corrupt = skip_corrupt
         self._new_block = lambda: Block(allocate, largest_batch_bytes)
         self._idle: list[Block] = []
@@ -83,7 +84,7 @@ class Loader:
             return Batch(images, self._labels[numbers], numbers, tuple(failures.values()))
 
         blocks = after.blocks if after else None
-        blocks = blocks or Blocks.take(self._idle, self._num_blocks, self._new_block)
+        blocks = blocks or Blocks.take(self._idle, self.batches_ahead + 1, self._new_block)  # one is in use
         iterator = BatchIterator(decode, samples, blocks, after)
         self._iterators.add(iterator)
         return iterator

@@ -92,6 +92,13 @@ class Written:
     skipped: tuple[BadImage, ...]
 
 
+def split_path(out: Path, split: str) -> Path:
+    """DATA.beton and "train" -> DATA.train.beton; without a split DATA.beton. Raises WriteError for another ending."""
+    if out.suffix != ".beton":
+        raise WriteError(f"{out}: the name of the file to write must end in .beton")
+    return out.with_suffix(f".{split}.beton") if split else out
+
+
 def write_betons(
     parts: Sequence[tuple[Path, Samples]],
     encoding: Encoding,
@@ -128,8 +135,6 @@ def write_betons(
 
 
 def _check_target(path: Path, *, force: bool) -> None:
-    if path.suffix != ".beton":
-        raise WriteError(f"{path}: the name of the file to write must end in .beton")
     if not path.parent.is_dir():
         raise WriteError(f"{path}: there is no folder {path.parent}; create it first")
     if path.is_dir():

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from ffcv_datasets.beton import JPEG, Beton
 from ffcv_datasets.card import Card, CardError, Extent, card_path, read_card, verify
+from launcher.cli.console import say, show_table
 from launcher.cli.errors import FAILED
 from launcher.durable import DiskFullError
 
@@ -62,11 +63,11 @@ def write(
     """
     from ffcv_datasets.class_tree import list_splits
     from ffcv_datasets.picture import Encoding
-    from ffcv_datasets.write import BadImagesError, write_betons
+    from ffcv_datasets.write import BadImagesError, split_path, write_betons
 
     encoding = Encoding(max_side=max_side, jpeg_quality=jpeg_quality, share_jpeg=share_jpeg, keep_jpeg=keep_jpeg)
     splits = list_splits(source)
-    parts = [(out.with_suffix(f".{name}.beton") if name else out, tree) for name, tree in splits.items()]
+    parts = [(split_path(out, name), tree) for name, tree in splits.items()]
     errors = Console(stderr=True)
     try:
         with _writing(out) as on_progress:
@@ -80,15 +81,15 @@ def write(
             )
     except BadImagesError as error:
         for image in error.images:
-            _print(str(image), errors)
+            say(errors, str(image))
         raise
     num_ignored = sum(tree.num_ignored for tree in splits.values())
     if num_ignored:
-        _print(f"{num_ignored:,} files are no images by their names, and were ignored", errors)
+        say(errors, f"{num_ignored:,} files are no images by their names, and were ignored")
     for result in written:
         for image in result.skipped:
-            _print(f"left out: {image}", errors)
-        _print(_describe(result.path, result.card), Console())
+            say(errors, f"left out: {image}")
+        say(Console(), _describe(result.path, result.card))
 
 
 @app.command()
@@ -107,15 +108,17 @@ def info(
         rows = _card_rows(beton, card) if card else _file_rows(opened)
         if card and opened.num_samples != card.num_samples:
             raise CardError(f"{beton}: holds {opened.num_samples:,} samples, its card says {card.num_samples:,}")
-    table = Table.grid(padding=(0, 2))
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for name, value in rows:
         table.add_row(name, value)
-    Console(highlight=False).print(table)
+    show_table(Console(highlight=False), table)
     if check and card is None:
         raise CardError(f"{beton}: cannot be verified without {card_path(beton).name}; write the data again for one")
     if check and card:
         verify(beton, card)
-        _print("verified: the file is what its card says, byte for byte", Console())
+        say(Console(), "verified: the file is what its card says, byte for byte")
 
 
 @app.command()
@@ -147,14 +150,14 @@ def draw(
     ]
     missing = [(path, samples) for path, samples in wanted if not is_drawn(path, samples)]
     if not missing:
-        _print(f"{folder}: train.beton and val.beton are there already, drawn with the same numbers", Console())
+        say(Console(), f"{folder}: train.beton and val.beton are there already, drawn with the same numbers")
         return
     with _writing(folder) as on_progress:
         written = write_betons(
             missing, Encoding(), num_threads=workers or _num_cores(), force=force, on_progress=on_progress
         )
     for result in written:
-        _print(_describe(result.path, result.card), Console())
+        say(Console(), _describe(result.path, result.card))
 
 
 @contextmanager
@@ -165,7 +168,7 @@ def _writing(target: Path) -> Iterator[Callable[[int, int], None]]:
         with _progress(Console()) as on_progress:
             yield on_progress
     except KeyboardInterrupt:
-        _print(f"stopped: {target} is as it was before", Console(stderr=True))
+        say(Console(stderr=True), f"stopped: {target} is as it was before")
         raise typer.Exit(FAILED) from None
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -184,7 +187,7 @@ def _progress(console: Console) -> Iterator[Callable[[int, int], None]]:
 
         def show_line(done: int, total: int) -> None:
             if done * 10 // total > (done - 1) * 10 // total:
-                _print(f"{done:,} of {total:,} images", console)
+                say(console, f"{done:,} of {total:,} images")
 
         yield show_line
         return
@@ -261,7 +264,3 @@ def _side(extent: Extent) -> str:
 
 def _num_cores() -> int:
     return len(os.sched_getaffinity(0))
-
-
-def _print(line: str, console: Console) -> None:
-    console.print(line, highlight=False, soft_wrap=True, markup=False)

@@ -14,7 +14,7 @@ from ffcv_datasets.beton import JPEG, Beton
 from ffcv_datasets.card import card_path, read_card, verify
 from ffcv_datasets.class_tree import list_class_tree
 from ffcv_datasets.picture import Encoding, PictureError, StoredPicture, store_rgb
-from ffcv_datasets.write import BadImage, BadImagesError, Progress, WriteError, Written, write_betons
+from ffcv_datasets.write import BadImage, BadImagesError, Progress, WriteError, Written, split_path, write_betons
 
 NUM_SAMPLES = 100
 ALL = Encoding()
@@ -187,7 +187,6 @@ def test_an_existing_file_is_replaced_only_by_force(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("x.bin", r"must end in \.beton"),
         ("nowhere/x.beton", "there is no folder .*nowhere; create it"),
         ("d.beton", "is a folder"),
     ],
@@ -201,6 +200,13 @@ def test_an_impossible_target_is_refused_before_any_work(tmp_path: Path, name: s
 def test_errors_survive_pickling() -> None:
     error = BadImagesError([BadImage("a.jpg", "empty")])
     assert pickle.loads(pickle.dumps(error)).images == error.images
+
+
+def test_splits_are_told_apart_by_their_ending() -> None:
+    assert split_path(Path("a/x.v2.beton"), "train") == Path("a/x.v2.train.beton")
+    assert split_path(Path("x.beton"), "") == Path("x.beton")
+    with pytest.raises(WriteError, match=r"x\.bin: the name of the file to write must end in \.beton"):
+        split_path(Path("x.bin"), "train")
 
 
 def make_tree(root: Path) -> Path:

@@ -1,0 +1,219 @@
+"""`resolute data` as a person calls it: what it prints, its exit codes, what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ffcv_datasets.beton import Beton
+from ffcv_datasets.card import card_path, read_card
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "launcher", "data", *map(str, arguments)]
+
+
+def data(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True)
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Two splits of two classes, and a file that is no image."""
+    root = tmp_path / "pets"
+    for split, num_images in (("train", 6), ("val", 2)):
+        for name in ("cat", "dog"):
+            (root / split / name).mkdir(parents=True)
+            for index in range(num_images):
+                Image.new("RGB", (60, 40), (index, 0, 0)).save(root / split / name / f"{index}.jpg")
+    (root / "train" / "cat" / "notes.txt").touch()
+    return root
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out" / "pets.beton"
+
+
+def test_both_splits_are_written_with_cards(tree: Path, out: Path) -> None:
+    run = data("write", tree, out)
+    assert run.returncode == 0, run.stderr
+    assert files_in(out.parent) == ["pets.train.beton", "pets.train.card.json", "pets.val.beton", "pets.val.card.json"]
+    assert run.stdout.splitlines()[-2:] == [
+        f"{out.parent}/pets.train.beton: 12 images of 2 classes, 16.8 MB, 12 byte for byte as they were",
+        f"{out.parent}/pets.val.beton: 4 images of 2 classes, 16.8 MB, 4 byte for byte as they were",
+    ]
+    assert run.stdout.splitlines()[0] == "2 of 16 images"
+    assert run.stderr == "1 files are no images by their names, and were ignored\n"
+    with Beton(out.with_suffix(".val.beton")) as beton:
+        assert beton.labels().tolist() == [0, 0, 1, 1]
+
+
+def test_options_reach_the_file(tree: Path, out: Path) -> None:
+    options = ["--max-side", "30", "--jpeg-quality", "70", "--share-jpeg", "0.5", "--workers", "3"]
+    assert data("write", tree / "train", out, *options).returncode == 0
+    card = read_card(out)
+    assert card is not None
+    assert (card.max_side, card.width.max, card.height.max) == (30, 30, 20)
+    assert (card.jpeg_quality, card.share_jpeg, card.num_jpeg, card.num_kept) == (70, 0.5, 6, 0)
+
+
+def test_bad_images_end_the_command_or_are_left_out(tree: Path, out: Path) -> None:
+    (tree / "train" / "cat" / "0.jpg").write_bytes(b"")
+    (tree / "val" / "dog" / "1.jpg").write_bytes(b"<html>")
+    run = data("write", tree, out)
+    assert run.returncode == 2
+    assert run.stderr.splitlines()[:2] == [
+        f"{tree}/train/cat/0.jpg: the file is empty",
+        f"{tree}/val/dog/1.jpg: not an image of a known kind (JPEG, PNG, WEBP, BMP, GIF, TIFF, PPM)",
+    ]
+    assert run.stderr.splitlines()[-1].startswith("resolute: 2 images cannot be stored;")
+    assert files_in(out.parent) == []
+    run = data("write", tree, out, "--skip-bad")
+    assert run.returncode == 0
+    assert run.stderr.count("left out: ") == 2
+    assert "11 images of 2 classes" in run.stdout
+
+
+def test_wrong_input_is_one_sentence_and_exit_code_2(tree: Path, out: Path) -> None:
+    for source, target, sentence in [
+        (tree / "nothing", out, "there is no such folder"),
+        (tree / "train" / "cat", out, "lies outside of any class"),
+        (tree, out.with_suffix(".bin"), "must end in .beton"),
+    ]:
+        run = data("write", source, target)
+        assert run.returncode == 2
+        assert sentence in run.stderr
+        assert len(run.stderr.splitlines()) == 1
+    out.write_bytes(b"precious")
+    run = data("write", tree / "train", out)
+    assert (run.returncode, out.read_bytes()) == (2, b"precious")
+    assert data("write", tree / "train", out, "--force").returncode == 0
+
+
+@pytest.fixture
+def long_tree(tmp_path: Path) -> Path:
+    """Many names of one image that takes a while to read."""
+    folder = tmp_path / "many" / "noise"
+    folder.mkdir(parents=True)
+    noise = np.random.default_rng(0).integers(0, 256, (1000, 1000, 3), np.uint8)
+    Image.fromarray(noise).save(folder / "0.jpg")
+    for number in range(1, 20_000):
+        os.link(folder / "0.jpg", folder / f"{number}.jpg")
+    return folder.parent
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(
+    long_tree: Path, out: Path, sent: signal.Signals
+) -> None:
+    out.write_bytes(b"old")
+    process = subprocess.Popen(command("write", long_tree, out, "--force"), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while len(files_in(out.parent)) == 1 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(files_in(out.parent)) == 2
+    process.send_signal(sent)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors == f"stopped: {out} is as it was before\n"
+    assert files_in(out.parent) == ["pets.beton"]
+    assert out.read_bytes() == b"old"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(disk)], capture_output=True, text=True
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"A full disk was NOT tested: mounting a small one takes root ({mounted.stderr.strip()})")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_is_told_apart_and_left_clean(tree: Path, small_disk: Path) -> None:
+    run = data("write", tree / "train", small_disk / "pets.beton")
+    assert run.returncode == 5
+    assert "the disk or your quota is full; nothing was kept of this write" in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+    assert files_in(small_disk) == []
+
+
+def test_info_shows_the_card_and_verifies_the_file(tree: Path, out: Path) -> None:
+    data("write", tree / "train", out)
+    run = data("info", out, "--verify")
+    assert run.returncode == 0
+    for part in ("12 images of 2 classes", "cat 6, dog 6", "60 .. 60 px", "12 JPEG, 0 raw", "verified:"):
+        assert part in run.stdout
+    content = bytearray(out.read_bytes())
+    content[len(content) // 2] ^= 1
+    out.write_bytes(content)
+    assert data("info", out).returncode == 0
+    run = data("info", out, "--verify")
+    assert run.returncode == 2
+    assert run.stderr.startswith(f"resolute: {out}: SHA-256 is ")
+
+
+def test_info_without_a_card_shows_what_the_file_tells(tree: Path, out: Path) -> None:
+    data("write", tree / "train", out)
+    card_path(out).unlink()
+    run = data("info", out)
+    assert run.returncode == 0
+    for part in ("none (pets.card.json)", "image (image), label (int)", "0 .. 1", "12 JPEG, 0 raw"):
+        assert part in run.stdout
+    run = data("info", out, "--verify")
+    assert run.returncode == 2
+    assert "cannot be verified without pets.card.json" in run.stderr
+
+
+def test_info_on_what_is_no_data_set_says_so(tree: Path, out: Path) -> None:
+    for path in (out, tree / "train" / "cat" / "notes.txt"):
+        run = data("info", path)
+        assert run.returncode == 2
+        assert run.stderr.startswith("resolute: ")
+
+
+def test_a_card_of_another_file_is_noticed(tree: Path, out: Path) -> None:
+    data("write", tree, out)
+    train, val = out.with_suffix(".train.beton"), out.with_suffix(".val.beton")
+    val.replace(train)
+    run = data("info", train)
+    assert run.returncode == 2
+    assert "holds 4 samples, its card says 12" in run.stderr
+
+
+def test_drawing_twice_draws_once(tmp_path: Path) -> None:
+    numbers = ["--num-train", "30", "--num-val", "10", "--size", "16"]
+    folder = tmp_path / "a" / "demo"
+    assert data("draw", folder, *numbers).returncode == 0
+    assert files_in(folder) == ["train.beton", "train.card.json", "val.beton", "val.card.json"]
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    run = data("draw", folder, *numbers)
+    assert run.returncode == 0
+    assert "are there already" in run.stdout
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+    assert data("draw", folder, *numbers, "--seed", "1").returncode == 2
+    assert data("draw", folder, *numbers, "--seed", "1", "--force").returncode == 0
+    recipe = json.loads((folder / "train.card.json").read_text())["recipe"]
+    assert (recipe["seed"], recipe["num_samples"], recipe["size"]) == (1, 30, 16)
