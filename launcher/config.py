@@ -82,6 +82,8 @@ class Data(Section):
     """Threads that decode images, per worker."""
     batches_ahead: Count = 3
     """Batches decoded ahead of training, per worker."""
+    skip_corrupt: bool = False
+    """Let another sample, drawn by seed, epoch and sample, stand in for one that is damaged; else that ends the run."""
 
 
 class Model(Section):

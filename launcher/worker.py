@@ -21,12 +21,13 @@ from launcher.coordinator import (
     Stop,
     Transition,
 )
-from launcher.events import CheckpointSaved, EpochTrained, Evaluated, Event, Progress, TransitionMade
+from launcher.events import CheckpointSaved, EpochTrained, Evaluated, Event, Progress, SamplesReplaced, TransitionMade
 from launcher.plan import Plan, Position
 from launcher.saving import Saver
 from launcher.trainer import SpanResult, Trainer
 
 _AGREEMENT_POLL_S = 0.02
+_DAMAGE_NAMED = 10
 
 
 class CoordinatorLink(Protocol):
@@ -88,15 +89,16 @@ class Worker:
                     case Checkpoint():
                         self._save(directive)
                     case Stop() | Done():
+                        self._report_replaced(self.position.epoch)
                         return directive
                 turn += 1
         finally:
-            self._trainer.close_epoch()
+            self._trainer.feed.close()
 
     def _change_over(self, transition: Transition, turn: int) -> None:
         spec, previous = transition.spec, transition.previous
         began = time.perf_counter()
-        in_use = self._trainer.open_epoch(spec, self.position.samples_done)
+        in_use = self._trainer.feed.open(spec, self.position.samples_done)
         self._coordinator.acknowledge(
             Acknowledgement(
                 rank=self.rank,
@@ -166,6 +168,7 @@ class Worker:
         samples = sum(span.samples for span in spans)
         seconds = sum(span.seconds for span in spans)
         loss_sum = self._trainer.sum_over_ranks(sum(span.loss_sum for span in spans))
+        self._report_replaced(spec.epoch)
         if self.rank != 0:
             return
         self._coordinator.emit(
@@ -188,6 +191,7 @@ class Worker:
         began = time.perf_counter()
         scores = self._trainer.evaluate(directive.resolution)
         self._last_top1 = scores.top1
+        self._report_replaced(directive.epoch)
         if self.rank == 0:
             self._coordinator.emit(
                 Evaluated(
@@ -203,6 +207,12 @@ class Worker:
                 )
             )
         self._report_transition(top1_after=scores.top1)
+
+    def _report_replaced(self, epoch: int) -> None:
+        replaced = self._trainer.take_replaced()
+        if replaced:
+            named = tuple(str(error) for error in replaced[:_DAMAGE_NAMED])
+            self._coordinator.emit(SamplesReplaced(rank=self.rank, epoch=epoch, samples=len(replaced), damage=named))
 
     def _report_transition(self, *, top1_after: float | None) -> None:
         """Emit the transition once its second accuracy is known, or will not come."""

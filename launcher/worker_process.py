@@ -17,6 +17,7 @@ import launcher
 from ffcv_datasets.loader import Loader
 from launcher.checkpoint import export_model
 from launcher.coordinator import Done, Stop
+from launcher.device_batches import host_memory, transfer_to
 from launcher.events import RunFinished, WorkersReady
 from launcher.models import build_model, build_optimizer
 from launcher.paths import RunPaths
@@ -100,10 +101,19 @@ def _build_trainer(setup: RunSetup, place: Place, precision: torch.dtype, stack:
     model = build_model(job.model, num_classes=data.num_classes, seed=job.seed)
     model = model.to(place.device).to(memory_format=torch.channels_last)
 
-    def open_data(path: str) -> Loader:
-        threads, ahead = job.data.decode_threads_per_worker, job.data.batches_ahead
-        return stack.enter_context(Loader(Path(path), threads=threads, batches_ahead=ahead))
+    def open_data(path: str, largest_batch: int) -> Loader:
+        loader = Loader(
+            Path(path),
+            threads=job.data.decode_threads_per_worker,
+            batches_ahead=job.data.batches_ahead,
+            skip_corrupt=job.data.skip_corrupt,
+            largest_batch_bytes=largest_batch,
+            allocate=host_memory(place.device),
+        )
+        return stack.enter_context(loader)
 
+    sizes = [(row.resolution, row.batch_per_worker) for row in setup.plan.rows]
+    largest_px = job.evaluation.resolution or max(resolution for resolution, _ in sizes)
     assert job.data.train is not None
     return Trainer(
         plan=setup.plan,
@@ -119,8 +129,9 @@ def _build_trainer(setup: RunSetup, place: Place, precision: torch.dtype, stack:
             device=place.device,
         ),
         pixels=Pixels(data.channel_mean, data.channel_std),
-        train_data=open_data(job.data.train),
-        val_data=open_data(job.data.val) if job.data.val else None,
+        train_data=open_data(job.data.train, max(batch * 3 * px**2 for px, batch in sizes)),
+        val_data=open_data(job.data.val, job.evaluation.batch_per_worker * 3 * largest_px**2) if job.data.val else None,
+        transfer=transfer_to(place.device),
         evaluation=job.evaluation,
     )
 

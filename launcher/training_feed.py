@@ -1,0 +1,116 @@
+"""One rank's training batches: an epoch from any place on, and the next epoch without a gap."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from ffcv_datasets.batches import BatchIterator
+from ffcv_datasets.crop import TrainView
+from ffcv_datasets.loader import Loader
+from launcher.device_batches import DeviceBatch, Transfer
+from launcher.plan import EpochSpec, Plan, Position
+from launcher.sample_order import order, order_hash, rank_batches
+
+
+@dataclass(frozen=True)
+class EpochInUse:
+    """What a rank really uses for an epoch, read off its first decoded batch."""
+
+    resolution: int
+    batch_per_worker: int
+    order_hash: str
+
+
+class TrainingFeed:
+    """Decodes the epoch in use, and behind it the next one, in the same memory."""
+
+    waited_s: float
+    """How long its user has waited for decoded batches, in all."""
+
+    def __init__(self, loader: Loader, transfer: Transfer, *, plan: Plan, rank: int):
+        self.waited_s = 0.0
+        self._loader = loader
+        self._transfer = transfer
+        self._plan = plan
+        self._rank = rank
+        self._epoch: _OpenEpoch | None = None
+        self._following: _OpenEpoch | None = None
+
+    def open(self, spec: EpochSpec, start: int) -> EpochInUse:
+        """Turn to `spec`'s epoch, from sample `start` on; wait for its first batch and tell what comes out."""
+        self._turn_to(spec, start)
+        assert self._epoch is not None
+        first = self._peek(self._epoch)
+        return EpochInUse(first.pixels.shape[1], len(first.labels), self._epoch.order_hash)
+
+    def _turn_to(self, spec: EpochSpec, start: int) -> None:
+        here = Position(spec.epoch, start)
+        if self._epoch is not None and self._epoch.position == here:
+            return
+        if self._following is None or self._following.position != here:
+            self.close()
+            self._following = self._decode(spec, start, after=None)
+        if self._epoch is not None:
+            self._epoch.close()
+        self._epoch, self._following = self._following, None
+
+    def next(self, spec: EpochSpec, start: int) -> DeviceBatch:
+        """This rank's share of the global batch at sample `start`."""
+        self._turn_to(spec, start)
+        assert self._epoch is not None
+        batch = self._peek(self._epoch)
+        self._epoch.peeked = None
+        self._epoch.position = Position(spec.epoch, start + spec.global_batch)
+        self._follow(spec, self._epoch)
+        return batch
+
+    def _peek(self, epoch: _OpenEpoch) -> DeviceBatch:
+        if epoch.peeked is None:
+            began = time.perf_counter()
+            epoch.peeked = next(epoch.batches)
+            self.waited_s += time.perf_counter() - began
+        return epoch.peeked
+
+    def _follow(self, spec: EpochSpec, epoch: _OpenEpoch) -> None:
+        """Towards the end of an epoch begin the next one, so that its first batches are decoded meanwhile."""
+        steps_left = (spec.num_samples - epoch.position.samples_done) // spec.global_batch
+        is_last = spec.epoch + 1 == len(self._plan.rows)
+        if self._following is None and not is_last and steps_left <= self._loader.batches_ahead + 1:
+            self._following = self._decode(self._plan.rows[spec.epoch + 1], 0, after=epoch.iterator)
+
+    def _decode(self, spec: EpochSpec, start: int, *, after: BatchIterator | None) -> _OpenEpoch:
+        epoch_order = order(self._plan.seed, spec.epoch, self._plan.num_samples)
+        batches = rank_batches(
+            epoch_order,
+            start=start,
+            until=spec.num_samples,
+            global_batch=spec.global_batch,
+            rank=self._rank,
+            world_size=self._plan.world_size,
+        )
+        view = TrainView(self._plan.seed, spec.epoch, spec.resolution, crop_scale=spec.crop_scale)
+        iterator = self._loader.batches(batches, view, after=after)
+        return _OpenEpoch(Position(spec.epoch, start), order_hash(epoch_order), iterator, self._transfer)
+
+    def close(self) -> None:
+        """Drop what is being decoded; safe to call twice."""
+        for epoch in (self._epoch, self._following):
+            if epoch is not None:
+                epoch.close()
+        self._epoch = self._following = None
+
+
+class _OpenEpoch:
+    """An epoch being decoded, and where it stands."""
+
+    def __init__(self, position: Position, order_hash: str, iterator: BatchIterator, transfer: Transfer):
+        self.position = position
+        self.order_hash = order_hash
+        self.iterator = iterator
+        self.batches = transfer.batches(iterator)
+        self.peeked: DeviceBatch | None = None
+
+    def close(self) -> None:
+        self.batches.close()  # it may still be copying what the iterator will hand on
+        self.iterator.close()
