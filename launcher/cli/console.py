@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
@@ -15,7 +16,11 @@ def say(console: Console, line: str) -> None:
 
 
 def show_table(console: Console, table: Table) -> None:
-    """Print a table; where its columns that may not wrap need more than the terminal's width, wider than that."""
+    """Print a table of texts, wider than the terminal if the columns that may not wrap need it: nothing is cut."""
+    for column in table.columns:
+        if column.no_wrap:
+            lines = (line for text in (column.header, *column.cells) for line in str(text).splitlines())
+            column.min_width = max(map(cell_len, lines))
     options = console.options.update(max_width=_ANY_WIDTH, markup=False)
     least = Measurement.get(console, options, table).minimum
     if least > console.width:

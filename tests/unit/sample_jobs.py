@@ -19,6 +19,16 @@ phases:
   - {epochs: 2, resolution: 16, global_batch: 8}
   - {epochs: 1, resolution: 32, global_batch: 8}
 """
+FIVE_MISTAKES = """\
+name: "no spaces please"
+data: {num_samples: 0}
+model: {nmae: resnet50}
+learning_rate:
+  base: -1
+phases:
+  - {epochs: 1, resolution: {start: 16, end: 30, multiple_of: 16}, global_batch: 8}
+"""
+
 _MINIMAL: dict[str, Any] = yaml.safe_load(MINIMAL)
 
 

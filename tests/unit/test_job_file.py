@@ -13,17 +13,7 @@ from hypothesis import strategies as st
 
 from launcher.config import PiecewiseLinear, Ramp
 from launcher.job_file import JobError, Problem, dump_job, find_job, format_location, load_job, parse_job
-from tests.unit.sample_jobs import MINIMAL, make_job, raw_job
-
-FIVE_MISTAKES = """\
-name: "no spaces please"
-data: {num_samples: 0}
-model: {nmae: resnet50}
-learning_rate:
-  base: -1
-phases:
-  - {epochs: 1, resolution: {start: 16, end: 30, multiple_of: 16}, global_batch: 8}
-"""
+from tests.unit.sample_jobs import FIVE_MISTAKES, MINIMAL, make_job, raw_job
 
 
 def problems_of(text: str, *overrides: str) -> list[Problem]:
