@@ -74,8 +74,12 @@ def store_file(data: bytes, encoding: Encoding, *, as_jpeg: bool) -> StoredPictu
             # Lets a JPEG be decoded at 1/2, 1/4 or 1/8 where that leaves at least twice the size wanted.
             image.draft(None, (2 * encoding.max_side, 2 * encoding.max_side))
         rgb = upright_rgb(image)
-    except PictureError:
+    except (PictureError, MemoryError):
         raise
+    except Image.DecompressionBombError as error:
+        raise PictureError(
+            "more pixels than Pillow reads without being told that it is no attack; shrink it"
+        ) from error
     except UnidentifiedImageError as error:
         raise PictureError(f"not an image of a known kind ({', '.join(_FORMATS)})") from error
     except Exception as error:  # Pillow's parsers raise whatever the damaged bytes lead them into

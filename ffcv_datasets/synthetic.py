@@ -29,9 +29,9 @@ _VALIDATION = 1 << 32
 
 _PERIOD_PX = (3.3, 3.7)
 _CONTRAST = 30.0
-_NOISE = 14.0
+_NOISE = 20.0
 _STREAK_PX = 4
-_STREAKS = 10.0
+_STREAKS = 12.0
 
 
 def _disc(x: Plane, y: Plane) -> Plane:

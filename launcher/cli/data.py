@@ -15,15 +15,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ffcv_datasets.beton import JPEG, Beton
-from ffcv_datasets.card import Card, CardError, Extent, card_path, read_card, verify
+from ffcv_datasets.beton import Beton
+from ffcv_datasets.card import CardError, card_path, read_card, verify
+from launcher.cli.card_rows import card_rows, describe, file_rows
 from launcher.cli.console import say, show_table
 from launcher.cli.errors import FAILED
 from launcher.durable import DiskFullError
 
 app = typer.Typer(no_args_is_help=True, help="Write data sets as FFCV .beton files, look at them, draw them.")
-
-_MAX_LISTED_CLASSES = 20
 
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Threads that encode; one per CPU core when absent.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace files that exist.")]
@@ -85,11 +84,11 @@ def write(
         raise
     num_ignored = sum(tree.num_ignored for tree in splits.values())
     if num_ignored:
-        say(errors, f"{num_ignored:,} files are no images by their names, and were ignored")
+        say(errors, f"ignored, being no images by their names: {num_ignored:,} files")
     for result in written:
         for image in result.skipped:
             say(errors, f"left out: {image}")
-        say(Console(), _describe(result.path, result.card))
+        say(Console(), describe(result.path, result.card))
 
 
 @app.command()
@@ -105,7 +104,7 @@ def info(
     """
     card = read_card(beton)
     with Beton(beton) as opened:
-        rows = _card_rows(beton, card) if card else _file_rows(opened)
+        rows = card_rows(beton, card) if card else file_rows(opened)
         if card and opened.num_samples != card.num_samples:
             raise CardError(f"{beton}: holds {opened.num_samples:,} samples, its card says {card.num_samples:,}")
     table = Table.grid(padding=(0, 2, 0, 0))
@@ -157,7 +156,7 @@ def draw(
             missing, Encoding(), num_threads=workers or _num_cores(), force=force, on_progress=on_progress
         )
     for result in written:
-        say(Console(), _describe(result.path, result.card))
+        say(Console(), describe(result.path, result.card))
 
 
 @contextmanager
@@ -195,71 +194,6 @@ def _progress(console: Console) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _describe(path: Path, card: Card) -> str:
-    skipped = f", {card.num_skipped:,} left out" if card.num_skipped else ""
-    kept = f", {card.num_kept:,} byte for byte as they were" if card.num_kept else ""
-    return f"{path}: {_samples(card)}, {card.num_bytes / 1e6:,.1f} MB{kept}{skipped}"
-
-
-def _card_rows(beton: Path, card: Card) -> list[tuple[str, str]]:
-    skipped = f" ({card.num_skipped:,} unreadable ones were left out)" if card.num_skipped else ""
-    resized = f"shrunk to {card.max_side} px" if card.max_side else "at their own size"
-    return [
-        ("file", str(beton)),
-        ("source", card.source),
-        ("samples", _samples(card) + skipped),
-        ("classes", _classes(card)),
-        ("width", _side(card.width)),
-        ("height", _side(card.height)),
-        ("stored", f"{card.num_jpeg:,} JPEG, {card.num_samples - card.num_jpeg:,} raw, {resized}"),
-        ("encoding", f"quality {card.jpeg_quality}; {card.num_kept:,} files byte for byte as they were"),
-        ("channel mean", "  ".join(f"{level:.3f}" for level in card.channel_mean)),
-        ("channel std", "  ".join(f"{level:.3f}" for level in card.channel_std)),
-        ("size", f"{card.num_bytes:,} bytes"),
-        ("SHA-256", card.sha256),
-    ]
-
-
-def _file_rows(beton: Beton) -> list[tuple[str, str]]:
-    rows = [
-        ("file", str(beton.path)),
-        ("card", f"none ({card_path(beton.path).name})"),
-        ("samples", f"{beton.num_samples:,}"),
-        ("fields", ", ".join(f"{name} ({kind})" for name, kind in beton.fields.items())),
-        ("size", f"{beton.path.stat().st_size:,} bytes"),
-    ]
-    for field, kind in beton.fields.items():
-        if kind == "int" and beton.num_samples:
-            values = beton.column(field)
-            rows.append((field, f"{values.min()} .. {values.max()}"))
-        if kind == "image" and beton.num_samples:
-            images = beton.images(field)
-            sides = (images.widths, images.heights)
-            rows += [
-                (f"{field} {name}", _side(Extent(min=int(side.min()), mean=float(side.mean()), max=int(side.max()))))
-                for name, side in zip(("width", "height"), sides, strict=True)
-            ]
-            num_jpeg = int((images.mode == JPEG).sum())
-            rows.append((f"{field} stored", f"{num_jpeg:,} JPEG, {beton.num_samples - num_jpeg:,} raw"))
-    return rows
-
-
-def _samples(card: Card) -> str:
-    return f"{card.num_samples:,} images" + (f" of {len(card.classes)} classes" if card.classes else "")
-
-
-def _classes(card: Card) -> str:
-    if card.classes is None or card.samples_per_class is None:
-        return "labels without names"
-    pairs = list(zip(card.classes, card.samples_per_class, strict=True))
-    more = f", and {len(pairs) - _MAX_LISTED_CLASSES} more" if len(pairs) > _MAX_LISTED_CLASSES else ""
-    return ", ".join(f"{name} {count:,}" for name, count in pairs[:_MAX_LISTED_CLASSES]) + more
-
-
-def _side(extent: Extent) -> str:
-    return f"{extent.min} .. {extent.max} px, mean {extent.mean:.1f}"
 
 
 def _num_cores() -> int:

@@ -61,7 +61,7 @@ def test_both_splits_are_written_with_cards(tree: Path, out: Path) -> None:
         f"{out.parent}/pets.val.beton: 4 images of 2 classes, 16.8 MB, 4 byte for byte as they were",
     ]
     assert run.stdout.splitlines()[0] == "2 of 16 images"
-    assert run.stderr == "1 files are no images by their names, and were ignored\n"
+    assert run.stderr == "ignored, being no images by their names: 1 files\n"
     with Beton(out.with_suffix(".val.beton")) as beton:
         assert beton.labels().tolist() == [0, 0, 1, 1]
 

@@ -220,6 +220,12 @@ def test_a_truncated_file_is_refused_however_it_is_stored(kind: str) -> None:
             store_file(data[: len(data) // 2], Encoding(), as_jpeg=as_jpeg)
 
 
+def test_an_image_of_a_billion_pixels_is_refused_before_it_is_decoded() -> None:
+    tiny = file_of(four_colours(), "PPM")
+    with pytest.raises(PictureError, match="more pixels than Pillow reads"):
+        store_file(tiny.replace(b"24 16", b"40000 25000"), Encoding(), as_jpeg=True)
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [

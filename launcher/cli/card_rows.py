@@ -1,0 +1,78 @@
+"""A data set in words: one line, or rows of a name and a value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ffcv_datasets.beton import JPEG, Beton
+from ffcv_datasets.card import Card, Extent, card_path
+
+_MAX_LISTED_CLASSES = 20
+
+
+def describe(path: Path, card: Card) -> str:
+    """What was written, in one line."""
+    skipped = f", {card.num_skipped:,} left out" if card.num_skipped else ""
+    kept = f", {card.num_kept:,} byte for byte as they were" if card.num_kept else ""
+    return f"{path}: {_samples(card)}, {card.num_bytes / 1e6:,.1f} MB{kept}{skipped}"
+
+
+def card_rows(beton: Path, card: Card) -> list[tuple[str, str]]:
+    """What the card says."""
+    skipped = f" ({card.num_skipped:,} unreadable ones were left out)" if card.num_skipped else ""
+    resized = f"shrunk to {card.max_side} px" if card.max_side else "at their own size"
+    return [
+        ("file", str(beton)),
+        ("source", card.source),
+        ("samples", _samples(card) + skipped),
+        ("classes", _classes(card)),
+        ("width", _side(card.width)),
+        ("height", _side(card.height)),
+        ("stored", f"{card.num_jpeg:,} JPEG, {card.num_samples - card.num_jpeg:,} raw, {resized}"),
+        ("encoding", f"quality {card.jpeg_quality}; {card.num_kept:,} files byte for byte as they were"),
+        ("channel mean", "  ".join(f"{level:.3f}" for level in card.channel_mean)),
+        ("channel std", "  ".join(f"{level:.3f}" for level in card.channel_std)),
+        ("size", f"{card.num_bytes:,} bytes"),
+        ("SHA-256", card.sha256),
+    ]
+
+
+def file_rows(beton: Beton) -> list[tuple[str, str]]:
+    """What a file without a card tells itself, whatever its fields."""
+    rows = [
+        ("file", str(beton.path)),
+        ("card", f"none ({card_path(beton.path).name})"),
+        ("samples", f"{beton.num_samples:,}"),
+        ("fields", ", ".join(f"{name} ({kind})" for name, kind in beton.fields.items())),
+        ("size", f"{beton.path.stat().st_size:,} bytes"),
+    ]
+    for field, kind in beton.fields.items():
+        if kind == "int" and beton.num_samples:
+            values = beton.column(field)
+            rows.append((field, f"{values.min()} .. {values.max()}"))
+        if kind == "image" and beton.num_samples:
+            images = beton.images(field)
+            sides = (images.widths, images.heights)
+            rows += [
+                (f"{field} {name}", _side(Extent(min=int(side.min()), mean=float(side.mean()), max=int(side.max()))))
+                for name, side in zip(("width", "height"), sides, strict=True)
+            ]
+            num_jpeg = int((images.mode == JPEG).sum())
+            rows.append((f"{field} stored", f"{num_jpeg:,} JPEG, {beton.num_samples - num_jpeg:,} raw"))
+    return rows
+
+
+def _samples(card: Card) -> str:
+    return f"{card.num_samples:,} images" + (f" of {len(card.classes)} classes" if card.classes else "")
+
+
+def _classes(card: Card) -> str:
+    if card.classes is None or card.samples_per_class is None:
+        return "labels without names"
+    pairs = list(zip(card.classes, card.samples_per_class, strict=True))
+    more = f", and {len(pairs) - _MAX_LISTED_CLASSES} more" if len(pairs) > _MAX_LISTED_CLASSES else ""
+    return ", ".join(f"{name} {count:,}" for name, count in pairs[:_MAX_LISTED_CLASSES]) + more
+
+
+def _side(extent: Extent) -> str:
+    return f"{extent.min} .. {extent.max} px, mean {extent.mean:.1f}"
