@@ -8,11 +8,12 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ffcv_datasets.crop import View
 from ffcv_datasets.decoder import DataError
 
 Allocate: TypeAlias = Callable[[int], NDArray[np.uint8]]
@@ -31,6 +32,36 @@ class Batch:
     """(N,): which samples of the file they are."""
     replaced: tuple[DataError, ...] = ()
     """What was wrong with the samples in whose place others stand."""
+
+
+class BatchStream(Protocol):
+    """Batches in their order; to be closed when left early."""
+
+    def __next__(self) -> Batch: ...
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+    def __enter__(self) -> Iterator[Batch]: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def close(self) -> None:
+        """Give threads and memory back; more than once does nothing."""
+
+
+class BatchSource(Protocol):
+    """A data set that can be read in batches: our Loader, or FFCV's behind the same face."""
+
+    num_samples: int
+    batches_ahead: int
+
+    def batches(
+        self, samples: Sequence[NDArray[np.int64]], view: View, *, after: BatchStream | None = None
+    ) -> BatchStream:
+        """One Batch for each array of sample numbers (N,), in their order; those of `after` may be decoded before."""
+        ...
 
 
 class Block:

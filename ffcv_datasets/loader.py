@@ -8,7 +8,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from ffcv_datasets.batches import Allocate, Batch, BatchIterator, Block, Blocks
+from ffcv_datasets.batches import Allocate, Batch, BatchIterator, BatchStream, Block, Blocks
 from ffcv_datasets.beton import Beton
 from ffcv_datasets.crop import View, boxes
 from ffcv_datasets.decoder import DataError, Decoder
@@ -60,7 +60,7 @@ class Loader:
         self.num_samples = self._beton.num_samples
 
     def batches(
-        self, samples: Sequence[NDArray[np.int64]], view: View, *, after: BatchIterator | None = None
+        self, samples: Sequence[NDArray[np.int64]], view: View, *, after: BatchStream | None = None
     ) -> BatchIterator:
         """One Batch for each array of sample numbers (N,), in their order; decoding begins at once.
 
@@ -83,6 +83,7 @@ class Loader:
                 numbers = self._replace(failures, images, numbers, view)
             return Batch(images, self._labels[numbers], numbers, tuple(failures.values()))
 
+        assert after is None or isinstance(after, BatchIterator), after
         blocks = after.blocks if after else None
         blocks = blocks or Blocks.take(self._idle, self.batches_ahead + 1, self._new_block)  # one is in use
         iterator = BatchIterator(decode, samples, blocks, after)

@@ -84,6 +84,15 @@ class Data(Section):
     """Batches decoded ahead of training, per worker."""
     skip_corrupt: bool = False
     """Let another sample, drawn by seed, epoch and sample, stand in for one that is damaged; else that ends the run."""
+    loader: Literal["resolute", "ffcv"] = "resolute"
+    """ffcv: FFCV's own loader and decoder, to compare with; its crops cannot be repeated, and it sees no damage."""
+
+    @field_validator("loader")
+    @classmethod
+    def _sees_damage(cls, loader: str, info: ValidationInfo) -> str:
+        if loader == "ffcv" and info.data.get("skip_corrupt"):
+            raise broken_rule("FFCV's loader does not notice damage", fix="use resolute, or skip_corrupt: false")
+        return loader
 
 
 class Model(Section):

@@ -12,9 +12,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ffcv_datasets.batches import BatchSource
 from ffcv_datasets.crop import CentreView
 from ffcv_datasets.decoder import DataError
-from ffcv_datasets.loader import Loader
 from launcher.config import Evaluation
 from launcher.device_batches import DeviceBatch, Transfer
 from launcher.plan import EpochSpec, Plan, Position
@@ -72,8 +72,8 @@ class Trainer:
         optimizer: torch.optim.Optimizer,
         task: Classification,
         pixels: Pixels,
-        train_data: Loader,
-        val_data: Loader | None,
+        train_data: BatchSource,
+        val_data: BatchSource | None,
         transfer: Transfer,
         evaluation: Evaluation,
     ):

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from ffcv_datasets.batches import BatchIterator
+from ffcv_datasets.batches import BatchSource, BatchStream
 from ffcv_datasets.crop import TrainView
-from ffcv_datasets.loader import Loader
 from launcher.device_batches import DeviceBatch, Transfer
 from launcher.plan import EpochSpec, Plan, Position
 from launcher.sample_order import order, order_hash, rank_batches
@@ -28,7 +27,7 @@ class TrainingFeed:
     waited_s: float
     """How long its user has waited for decoded batches, in all."""
 
-    def __init__(self, loader: Loader, transfer: Transfer, *, plan: Plan, rank: int):
+    def __init__(self, loader: BatchSource, transfer: Transfer, *, plan: Plan, rank: int):
         self.waited_s = 0.0
         self._loader = loader
         self._transfer = transfer
@@ -79,7 +78,7 @@ class TrainingFeed:
         if self._following is None and not is_last and steps_left <= self._loader.batches_ahead + 1:
             self._following = self._decode(self._plan.rows[spec.epoch + 1], 0, after=epoch.iterator)
 
-    def _decode(self, spec: EpochSpec, start: int, *, after: BatchIterator | None) -> _OpenEpoch:
+    def _decode(self, spec: EpochSpec, start: int, *, after: BatchStream | None) -> _OpenEpoch:
         epoch_order = order(self._plan.seed, spec.epoch, self._plan.num_samples)
         batches = rank_batches(
             epoch_order,
@@ -104,7 +103,7 @@ class TrainingFeed:
 class _OpenEpoch:
     """An epoch being decoded, and where it stands."""
 
-    def __init__(self, position: Position, order_hash: str, iterator: BatchIterator, transfer: Transfer):
+    def __init__(self, position: Position, order_hash: str, iterator: BatchStream, transfer: Transfer):
         self.position = position
         self.order_hash = order_hash
         self.iterator = iterator

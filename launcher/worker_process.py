@@ -7,15 +7,17 @@ import random
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torchvision
 
 import launcher
+from ffcv_datasets.batches import BatchSource
 from ffcv_datasets.loader import Loader
 from launcher.checkpoint import export_model
+from launcher.config import Data
 from launcher.coordinator import Done, Stop
 from launcher.device_batches import host_memory, transfer_to
 from launcher.events import RunFinished, WorkersReady
@@ -26,6 +28,9 @@ from launcher.saving import Saver
 from launcher.tasks.classification import Classification
 from launcher.trainer import Pixels, Trainer
 from launcher.worker import CoordinatorLink, Worker
+
+if TYPE_CHECKING:
+    from ffcv_datasets.ffcv_loader import FfcvLoader
 
 
 @dataclass(frozen=True)
@@ -101,16 +106,10 @@ def _build_trainer(setup: RunSetup, place: Place, precision: torch.dtype, stack:
     model = build_model(job.model, num_classes=data.num_classes, seed=job.seed)
     model = model.to(place.device).to(memory_format=torch.channels_last)
 
-    def open_data(path: str, largest_batch: int) -> Loader:
-        loader = Loader(
-            Path(path),
-            threads=job.data.decode_threads_per_worker,
-            batches_ahead=job.data.batches_ahead,
-            skip_corrupt=job.data.skip_corrupt,
-            largest_batch_bytes=largest_batch,
-            allocate=host_memory(place.device),
-        )
-        return stack.enter_context(loader)
+    def open_data(path: str, largest_batch: int) -> BatchSource:
+        loader = _open_loader(path, job.data, place.device, largest_batch)
+        stack.callback(loader.close)
+        return loader
 
     sizes = [(row.resolution, row.batch_per_worker) for row in setup.plan.rows]
     largest_px = job.evaluation.resolution or max(resolution for resolution, _ in sizes)
@@ -133,6 +132,22 @@ def _build_trainer(setup: RunSetup, place: Place, precision: torch.dtype, stack:
         val_data=open_data(job.data.val, job.evaluation.batch_per_worker * 3 * largest_px**2) if job.data.val else None,
         transfer=transfer_to(place.device),
         evaluation=job.evaluation,
+    )
+
+
+def _open_loader(path: str, data: Data, device: torch.device, largest_batch: int) -> Loader | FfcvLoader:
+    """`largest_batch` is the number of bytes that the run's largest batch takes."""
+    if data.loader == "ffcv":
+        from ffcv_datasets.ffcv_loader import FfcvLoader  # FFCV takes seconds to import
+
+        return FfcvLoader(path, threads=data.decode_threads_per_worker, batches_ahead=data.batches_ahead)
+    return Loader(
+        path,
+        threads=data.decode_threads_per_worker,
+        batches_ahead=data.batches_ahead,
+        skip_corrupt=data.skip_corrupt,
+        largest_batch_bytes=largest_batch,
+        allocate=host_memory(device),
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ffcv_datasets.batches import BatchIterator
 from ffcv_datasets.crop import TrainView
 from ffcv_datasets.loader import Loader
 from launcher.device_batches import HostTransfer
@@ -63,6 +64,7 @@ def test_the_next_epochs_first_batches_are_decoded_while_the_last_ones_are_used(
         for done in range(0, first.num_samples, first.global_batch):
             feed.next(first, done)
         assert feed._following is not None
+        assert isinstance(feed._following.iterator, BatchIterator)
         made = feed._following.iterator._work.made
         while made.qsize() < loader.batches_ahead:  # nothing but the decoder's thread moves it
             threading.Event().wait(0.01)
