@@ -11,7 +11,7 @@ from typing import Any
 from launcher.coordinator import Done, Stop
 from launcher.events import Event, StopRequested
 from launcher.executors.coordinator_actor import ACTOR_NAME, ActorLink, CoordinatorPost
-from launcher.executors.failure import RunFailedError, run_failure
+from launcher.executors.failure import run_failure
 from launcher.executors.private_ray import private_ray
 from launcher.paths import RunPaths
 from launcher.run_setup import RunSetup
@@ -25,6 +25,8 @@ _TRAIN_SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # An actor of its own, for nodes that come and go.
     "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "120",  # A worker's process that is alive and answers nothing.
+    "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "5",  # After a failure its peers may be stuck.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 
@@ -36,14 +38,13 @@ class TooFewGpusError(ValueError):
 def run_local_ray(setup: RunSetup, on_event: Callable[[Event], None]) -> Stop | Done:
     """Carry the plan out by Ray Train's workers, and tell how it ended. SIGINT and SIGTERM stop it at the lease's end.
 
-    Raises TooFewGpusError; the error of the worker that failed first, if it is one of ours; else RunFailedError.
+    Raises TooFewGpusError, a failed worker's error if it is one of ours, or RunFailedError.
     """
     workers = setup.plan.world_size
     num_gpus = _count_gpus(workers)
     logs = RunPaths(setup.root).logs / "ray"
     with private_ray(num_cpus=workers, num_gpus=num_gpus, saved_logs=logs, settings=_TRAIN_SETTINGS) as home:
         import ray
-        import ray.train
 
         post = ray.remote(num_cpus=0)(CoordinatorPost).options(name=ACTOR_NAME).remote(setup.coordinator())
         trainer = _trainer(setup, storage=home.temp_dir / "train", use_gpu=num_gpus > 0)
@@ -51,12 +52,10 @@ def run_local_ray(setup: RunSetup, on_event: Callable[[Event], None]) -> Stop | 
         with stop_on_signal(stop_reasons.append):
             fit = _in_background(trainer.fit)
             _lead(fit, post, stop_reasons, on_event)
-        try:
-            outcome: Stop | Done = fit.result().return_value
-        except ray.train.WorkerGroupError as error:
-            raise run_failure(error.worker_failures, logs=logs) from error
-        except ray.train.ControllerError as error:
-            raise RunFailedError(f"Ray Train gave up: {error.controller_failure}; its output is in {logs}") from error
+        error = fit.exception()
+        if error is not None:
+            raise run_failure(error, logs=logs) from error
+        outcome: Stop | Done = fit.result().return_value
         return outcome
 
 

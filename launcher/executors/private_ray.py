@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from launcher.executors.failure import RunFailedError
+
 _KEEPER = Path(__file__).with_name("ray_keeper.py")
 _NAMESPACE = "resolute"
 _OBJECT_STORE_BYTES = 100_000_000
@@ -27,10 +29,6 @@ _LONGEST_BASE = 19
 """Bytes. A socket's path ends at 107; "/resolute-xxxxxxxx/ray" adds 22 to the base, Ray up to 66."""
 
 _ENDING_S = 30.0
-
-
-class PrivateRayError(RuntimeError):
-    """Ray could not be brought up."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ def private_ray(
     To be entered in the main thread, and once in a process: Ray reads address, token and more of its environment only
     when it is imported.
 
-    Raises PrivateRayError if Ray does not come up.
+    Raises RunFailedError if Ray does not come up.
     """
     assert "ray" not in sys.modules, "Ray was imported before its settings were made"
     temp_dir = _make_temp_dir()
@@ -104,20 +102,24 @@ def _ray_settings(token: Path) -> dict[str, str]:
         "RAY_enable_worker_prestart": "0",
         "RAY_prestart_worker_first_driver": "0",
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+        # Whatever log_to_driver says, Ray prints to stdout that a worker has died, unless told to skip any line.
+        "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
     }
 
 
 @contextlib.contextmanager
-def _environment(ray_settings: Mapping[str, str]) -> Iterator[None]:
-    """`ray_settings` instead of all RAY_ variables that this process has been given."""
-    given = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("RAY_")}
-    os.environ.update(ray_settings)
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """`settings`, and no other RAY_ variable that this process has been given."""
+    before = dict(os.environ)
+    for name in [name for name in os.environ if name.startswith("RAY_")]:
+        del os.environ[name]
+    os.environ.update(settings)
     try:
         yield
     finally:
-        for name in [name for name in os.environ if name.startswith("RAY_")]:
+        for name in [name for name in os.environ if name.startswith("RAY_") or name in settings]:
             del os.environ[name]
-        os.environ.update(given)
+        os.environ.update({name: value for name, value in before.items() if name not in os.environ})
 
 
 def _start_command(temp_dir: Path, num_cpus: int, num_gpus: int) -> list[str]:
@@ -154,7 +156,7 @@ def _await_address(keeper: subprocess.Popen[bytes], saved_logs: Path) -> str:
     keeper.wait()
     log = saved_logs / "ray_start.log"
     lines = log.read_text().strip().splitlines() if log.is_file() else []
-    raise PrivateRayError(f"Ray did not come up: {lines[-1] if lines else 'it said nothing'}; see {saved_logs}")
+    raise RunFailedError(f"Ray did not come up: {lines[-1] if lines else 'it said nothing'}; see {saved_logs}")
 
 
 def _connect(ray: ModuleType, address: str) -> None:
