@@ -52,8 +52,8 @@ def test_a_ramp_is_never_more_than_half_a_step_from_the_straight_line(ramp: Ramp
 
 def test_a_piecewise_linear_shape_goes_through_its_points_and_is_held_outside_them() -> None:
     shape = PiecewiseLinear(kind="piecewise_linear", points=((1, 0.5), (3, 1), (4, 0)))
-    factors = {epoch: shape_factor(shape, epoch, 10) for epoch in (0, 1, 2, 3, 3.5, 4, 9)}
-    assert factors == {0: 0.5, 1: 0.5, 2: 0.75, 3: 1, 3.5: 0.5, 4: 0, 9: 0}
+    factors = {epoch: shape_factor(shape, epoch, 10) for epoch in (0, 0.75, 1, 2, 3, 3.5, 4, 9)}
+    assert factors == {0: 0.5, 0.75: 0.5, 1: 0.5, 2: 0.75, 3: 1, 3.5: 0.5, 4: 0, 9: 0}
 
 
 def test_a_step_falls_at_its_milestones_in_whatever_order_they_are_given() -> None:
