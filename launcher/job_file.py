@@ -25,7 +25,8 @@ Lines = dict[Location, int | None]
 _ABSENT = object()
 # What PyYAML raises: its own errors, and ValueError for such as 2020-13-45, which it takes for a date.
 _YAML_ERRORS = (yaml.YAMLError, ValueError)
-_BUNDLED_JOBS = (Path("jobs"), Path(__file__).parent.parent / "jobs", Path(__file__).parent / "jobs")
+_BUNDLED_JOBS = (Path("jobs"), Path(__file__).parent / "jobs", Path(__file__).parent.parent / "jobs")
+"""Where recipes lie: here, inside the installed package, beside it in a checkout."""
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,7 @@ def draw(
         (folder / "train.beton", DrawnSamples(seed, size, num_train)),
         (folder / "val.beton", DrawnSamples(seed, size, num_val, validation=True)),
     ]
-    missing = [(path, samples) for path, samples in wanted if not is_drawn(path, samples)]
+    missing = [(path, samples) for path, samples in wanted if force or not is_drawn(path, samples)]
     if not missing:
         say(Console(), f"{folder}: train.beton and val.beton are there already, drawn with the same numbers")
         return
