@@ -63,6 +63,9 @@ class BatchSource(Protocol):
         """One Batch for each array of sample numbers (N,), in their order; those of `after` may be decoded before."""
         ...
 
+    def close(self) -> None:
+        """Close the iterators that are still open, then the file."""
+
 
 class Block:
     """Memory for one batch of images, which grows to the largest asked for."""

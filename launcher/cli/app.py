@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import launcher
-from launcher.cli import data, plan, run, schema
+from launcher.cli import bench, data, plan, run, schema
 from launcher.cli.errors import exit_code, explain
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command("resume")(run.resume)
 app.command("plan")(plan.plan)
 app.command("schema")(schema.schema)
 app.add_typer(data.app, name="data")
+app.add_typer(bench.app, name="bench")
 
 
 def _print_version(wanted: bool) -> None:

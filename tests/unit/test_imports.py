@@ -32,6 +32,8 @@ ROWS = (
     {"plan"},
     {"sample_order", "schedules"},
     {"job_file"},
+    {"decode_bench"},
+    {"decode_loaders"},
     {"config", "events", "failpoints"},
     {"__init__"},
 )
