@@ -3,6 +3,7 @@
     header | one descriptor per field | metadata: one row per sample | pages of data | allocation table
 
 The metadata of variable-sized fields point into the pages; how long an image is, only the allocation table says.
+What else Resolute's files hold, where FFCV does not look, is in levels.py.
 """
 
 import json
@@ -14,6 +15,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ffcv_datasets import levels
 
 _VERSION = 2
 _HEADER = np.dtype(
@@ -80,6 +83,8 @@ class Beton:
     num_samples: int
     fields: dict[str, str]
     """The type of each field by its name: float, int, image, bytes, ndarray, json or torch_tensor."""
+    footer: levels.Footer | None
+    """What Resolute has added to the file."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Read and check the tables. Raises BetonError for what is not a whole .beton file, OSError."""
@@ -93,15 +98,15 @@ class Beton:
 
     def _read_tables(self) -> None:
         file_size = os.fstat(self._file.fileno()).st_size
-        header = self._table(_HEADER, 0, 1, "header")[0]
+        header = self._table(_HEADER, 0, 1, "header")
         if header["version"] != _VERSION:
             raise BetonError(self.path, "is not a .beton file of version 2; write it with `resolute data write`")
-        self.num_samples = int(header["num_samples"])
-        allocations_at = int(header["allocations_at"])
+        self.num_samples = int(header["num_samples"][0])
+        allocations_at = int(header["allocations_at"][0])
         if not 0 < allocations_at <= file_size:
             raise self._incomplete("it ends before its allocation table")
 
-        descriptors = self._table(_DESCRIPTOR, _HEADER.itemsize, int(header["num_fields"]), "field table")
+        descriptors = self._table(_DESCRIPTOR, _HEADER.itemsize, int(header["num_fields"][0]), "field table")
         names = [descriptor["name"].decode("ascii", "replace") for descriptor in descriptors]
         if len(set(names)) < len(names):
             raise BetonError(self.path, f"has two fields of one name ({', '.join(names)}); names are cut to 16 letters")
@@ -118,6 +123,14 @@ class Beton:
         self._metadata = self._table(layout, metadata_at, self.num_samples, "metadata")
         self._allocations = self._read_allocations(allocations_at, file_size)
         self._images = {name: self._locate_images(name) for name, kind in self.fields.items() if kind == "image"}
+        self._levels = {
+            name: [levels.only_level(images.offsets, images.sizes, images.heights, images.widths)]
+            for name, images in self._images.items()
+        }
+        self.footer = self._read_footer(allocations_at)
+        if self.footer:
+            tables = (header, descriptors, self._metadata, self._allocations)
+            self._read_levels(self.footer, levels.tables_checksum(tables), allocations_at)
 
     def _table(self, dtype: np.dtype[Any], offset: int, count: int, what: str) -> NDArray[Any]:
         """`count` rows at `offset`, read-only."""
@@ -137,6 +150,25 @@ class Beton:
         if not (within & (table["sample"] < self.num_samples)).all():
             raise BetonError(self.path, "is damaged: its allocation table points beyond its data; write it again")
         return table
+
+    def _read_footer(self, allocations_at: int) -> levels.Footer | None:
+        at = allocations_at - levels.FOOTER_BYTES
+        try:
+            return levels.read_footer(self._read(at, levels.FOOTER_BYTES)) if at > 0 else None
+        except levels.LevelsError as error:
+            raise BetonError(self.path, str(error)) from error
+
+    def _read_levels(self, footer: levels.Footer, tables_checksum: int, allocations_at: int) -> None:
+        """The tables of levels. The header's and the metadata's own damage shows here as well."""
+        count, names = footer.num_levels * self.num_samples, list(self._images)
+        size = allocations_at - levels.FOOTER_BYTES - footer.levels_at
+        if size != len(names) * count * levels.LEVEL.itemsize or footer.num_fields != len(names):
+            raise BetonError(self.path, "is damaged: its levels are those of another file; write it again")
+        table = self._table(levels.LEVEL, footer.levels_at, len(names) * count, "levels")
+        if (levels.checksum(table), tables_checksum) != (footer.levels_checksum, footer.tables_checksum):
+            raise BetonError(self.path, "is damaged: its tables are not as they were written; copy or write it again")
+        rows = table.reshape(len(names), footer.num_levels, self.num_samples)
+        self._levels = {name: list(rows[i]) for i, name in enumerate(names)}
 
     def _locate_images(self, name: str) -> Images:
         rows, table = self._metadata[name], self._allocations
@@ -189,6 +221,10 @@ class Beton:
         """Where the images of a field lie; of the only image field if none is named."""
         return self._images[field or self.only("image")]
 
+    def levels(self, field: str | None = None) -> list[NDArray[Any]]:
+        """Rows of levels.LEVEL (N,) for each level of a field, the first, which FFCV reads as well, included."""
+        return self._levels[field or self.only("image")]
+
     def heights(self) -> NDArray[np.int32]:
         """(N,) in pixels, of the only image field."""
         return self.images().heights
@@ -210,6 +246,11 @@ class Beton:
         """The stored JPEG file or raw pixels of one sample."""
         images = self.images(field)
         return self._read(int(images.offsets[sample]), int(images.sizes[sample]))
+
+    def level_bytes(self, sample: int, level: int, field: str | None = None) -> bytes:
+        """What is stored of one sample at a level; empty where it has no image there."""
+        row = self.levels(field)[level][sample]
+        return self._read(int(row["offset"]), int(row["size"]))
 
     def value(self, field: str, sample: int) -> Any:
         """One sample's value, as was given to FFCV's writer; of an image field the stored bytes."""

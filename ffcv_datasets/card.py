@@ -34,6 +34,16 @@ class Extent(_Strict):
     max: Pixels
 
 
+class LevelCard(_Strict):
+    """A further level: the images stored at a smaller size as well."""
+
+    max_side: Pixels
+    num_images: Count
+    """Those that are larger than it; the others are read from the first level."""
+    num_bytes: Count
+    """Their restart indexes included."""
+
+
 class Card(_Strict):
     format_version: Literal[1] = FORMAT_VERSION
     source: str
@@ -59,12 +69,24 @@ class Card(_Strict):
     channel_std: tuple[Level, Level, Level]
 
     max_side: Pixels | None
-    jpeg_quality: Annotated[int, Field(ge=1, le=100)]
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)] | None
+    """None where the images were stored by somebody else."""
     share_jpeg: Annotated[float, Field(ge=0, le=1)]
     num_jpeg: Count
     """Images stored as JPEG; the others are raw pixels."""
     num_kept: Count
-    """JPEG files among them that were stored byte for byte."""
+    """JPEG files among them that were not compressed a second time: their pixels are those of the source."""
+
+    image_bytes: Count | None = None
+    """All images of the first level, restart indexes included; None in cards that did not count them."""
+    further_levels: tuple[LevelCard, ...] = ()
+    """Largest first."""
+    num_indexed: Count = 0
+    """Images with restart markers, of which the decoder skips what lies beside a crop."""
+    index_bytes: Count = 0
+    """All restart indexes, further levels' included."""
+    has_checksums: bool = False
+    """Whether the decoder checks the bytes of each image that it reads."""
 
     @model_validator(mode="after")
     def _counts_agree(self) -> Card:

@@ -1,20 +1,26 @@
 """Cuts, resamples and mirrors the images of a batch: the Python face of the C core in `_decode/`."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ffcv_datasets._decode import _core
-from ffcv_datasets.beton import Beton
+from ffcv_datasets.beton import Beton, Images
 from ffcv_datasets.crop import Boxes
+from ffcv_datasets.levels import level_for
 
 _SAMPLE = np.dtype(
     [
         ("offset", np.uint64),
         ("size", np.uint64),
+        ("index_size", np.uint64),
+        ("checksum", np.uint64),
         ("height", np.int32),
         ("width", np.int32),
+        ("stored_height", np.int32),
+        ("stored_width", np.int32),
         ("top", np.int32),
         ("left", np.int32),
         ("box_height", np.int32),
@@ -56,6 +62,7 @@ class Decoder:
     ) -> None:
         """Fill out (N, height, width, 3), uint8 RGB, from samples (N,) and their boxes, without the GIL.
 
+        Of each image the smallest level is read in which the box has at least the output's pixels.
         Raises DataError for the first sample of the batch that is damaged.
         """
         failures = self.try_decode(beton, samples, boxes, out, field)
@@ -66,13 +73,37 @@ class Decoder:
         self, beton: Beton, samples: NDArray[np.int64], boxes: Boxes, out: NDArray[np.uint8], field: str | None = None
     ) -> dict[int, DataError]:
         """Fill `out` as `decode` does, and tell what is wrong with the damaged samples, by their place in the batch."""
-        images = beton.images(field)
-        jobs = np.empty(len(samples), _SAMPLE)
-        jobs["offset"], jobs["size"] = images.offsets[samples], images.sizes[samples]
-        jobs["height"], jobs["width"] = images.heights[samples], images.widths[samples]
-        jobs["top"], jobs["left"] = boxes.top, boxes.left
-        jobs["box_height"], jobs["box_width"] = boxes.height, boxes.width
-        jobs["mode"], jobs["flip"] = images.mode[samples], boxes.flip
+        levels = [level[samples] for level in beton.levels(field)]
         _, height, width, _ = out.shape
+        chosen = level_for(height, width, boxes.height, boxes.width, levels)
+        stored = np.choose(chosen, levels) if len(levels) > 1 else levels[0]
+        jobs = _jobs(beton.images(field), samples, stored, boxes)
         failures = _core.decode(self._pool, beton.fileno(), jobs, out, height, width)
         return {index: DataError(beton.path, int(samples[index]), reason) for index, reason in failures}
+
+    def examine(self, beton: Beton, samples: NDArray[np.int64], level: int, field: str | None = None) -> dict[int, str]:
+        """Read all that is stored of samples (N,) at a level, to its end; tells what is wrong, by their numbers."""
+        rows = beton.levels(field)[level]
+        samples = samples[rows["size"][samples] > 0] if level else samples
+        stored = rows[samples]
+        heights, widths = stored["height"].astype(np.int32), stored["width"].astype(np.int32)
+        zeros = np.zeros(len(samples), np.int32)
+        jobs = _jobs(beton.images(field), samples, stored, Boxes(zeros, zeros, heights, widths, zeros > 0))
+        jobs["height"], jobs["width"] = heights, widths
+        # One pixel of output: entropy decoding, which is where damage shows, is of every bit all the same.
+        out = np.empty((len(samples), 1, 1, 3), np.uint8)
+        failures = _core.decode(self._pool, beton.fileno(), jobs, out, 1, 1)
+        return {int(samples[index]): reason for index, reason in failures}
+
+
+def _jobs(images: Images, samples: NDArray[np.int64], stored: NDArray[Any], boxes: Boxes) -> NDArray[Any]:
+    """_SAMPLE rows (N,) for samples (N,), of which the images `stored` (N,), rows of levels.LEVEL, are to be read."""
+    jobs = np.empty(len(samples), _SAMPLE)
+    for name in ("offset", "size", "index_size", "checksum"):
+        jobs[name] = stored[name]
+    jobs["stored_height"], jobs["stored_width"] = stored["height"], stored["width"]
+    jobs["height"], jobs["width"] = images.heights[samples], images.widths[samples]
+    jobs["top"], jobs["left"] = boxes.top, boxes.left
+    jobs["box_height"], jobs["box_width"] = boxes.height, boxes.width
+    jobs["mode"], jobs["flip"] = images.mode[samples], boxes.flip
+    return jobs

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
+
+from ffcv_datasets._decode import _core
+from ffcv_datasets.levels import MAX_LEVELS
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _BACKGROUND = "white"
@@ -22,6 +26,10 @@ class PictureError(ValueError):
     """A file that cannot be stored as a picture; the message says why."""
 
 
+class DamagedJpegError(PictureError):
+    """A JPEG file that shows a picture, but not without guesses."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
     """How pictures are stored."""
@@ -32,7 +40,11 @@ class Encoding:
     share_jpeg: float = 1.0
     """Share of the pictures stored as JPEG, spread evenly over the file; the others are raw pixels."""
     keep_jpeg: bool = True
-    """Store a JPEG file that already fits byte for byte, rather than compress it a second time."""
+    """Store a JPEG file that already fits as it is, rather than compress it a second time."""
+    further_sides: tuple[int, ...] = ()
+    """Longest sides, falling, at which JPEG pictures that are larger are stored as well."""
+    restart: bool = False
+    """Divide JPEG files by restart markers, so that a part can be decoded alone. Changes no pixel."""
 
     def __post_init__(self) -> None:
         if self.max_side is not None and not 1 <= self.max_side <= _MAX_SIDE:
@@ -41,6 +53,12 @@ class Encoding:
             raise ValueError(f"jpeg_quality: {self.jpeg_quality} is not between 1 and 100; 90 is usual")
         if not 0 <= self.share_jpeg <= 1:
             raise ValueError(f"share_jpeg: {self.share_jpeg} is not between 0 and 1; 1 stores all as JPEG")
+        sides = (self.max_side or _MAX_SIDE + 1, *self.further_sides, 0)
+        if any(larger <= smaller for larger, smaller in itertools.pairwise(sides)) or len(sides) > MAX_LEVELS + 1:
+            raise ValueError(
+                f"levels: {', '.join(map(str, sides[:-1]))} do not fall from each to the next, "
+                f"or are more than {MAX_LEVELS}; 500,256 is usual"
+            )
 
     def is_jpeg(self, index: int) -> bool:
         """Whether the sample at `index` belongs to the JPEG share."""
@@ -48,16 +66,32 @@ class Encoding:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoredPicture:
+class StoredLevel:
+    """A picture at one of its sizes."""
+
     data: bytes
     """A JPEG file, or the pixels: (height, width, 3) uint8, RGB."""
-    is_jpeg: bool
-    is_kept: bool
-    """The bytes are those of the source file."""
     width: int
     height: int
+    index: bytes = b""
+    """Where the restart intervals of the JPEG lie; empty if it has none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredPicture(StoredLevel):
+    """A picture at its largest stored size, with its further levels."""
+
+    is_jpeg: bool
+    is_kept: bool
+    """Its JPEG file was not compressed a second time: every pixel is that of the source file."""
     histogram: NDArray[np.int64]
-    """(3, 256): pixels per level, for R, G and B."""
+    """(3, 256): pixels per level of brightness, for R, G and B."""
+    further: tuple[StoredLevel | None, ...] = ()
+    """One for each of the encoding's further sides; None where the picture is no larger."""
+
+    @property
+    def levels(self) -> tuple[StoredLevel | None, ...]:
+        return (self, *self.further)
 
 
 def store_file(data: bytes, encoding: Encoding, *, as_jpeg: bool) -> StoredPicture:
@@ -84,10 +118,29 @@ def store_file(data: bytes, encoding: Encoding, *, as_jpeg: bool) -> StoredPictu
         raise PictureError(f"not an image of a known kind ({', '.join(_FORMATS)})") from error
     except Exception as error:  # Pillow's parsers raise whatever the damaged bytes lead them into
         raise PictureError(f"damaged: {str(error) or type(error).__name__}") from error
-    if not may_keep:
-        return store_rgb(rgb, encoding, as_jpeg=as_jpeg)
+    if may_keep:
+        try:
+            return store_jpeg(data, rgb, encoding)
+        except DamagedJpegError:
+            pass  # Pillow is content with it, the decoder would not be
+    return store_rgb(rgb, encoding, as_jpeg=as_jpeg)
+
+
+def store_jpeg(data: bytes, rgb: Image.Image, encoding: Encoding) -> StoredPicture:
+    """Keep a JPEG file; `rgb` is what it shows. Raises DamagedJpegError for one that breaks the format's rules."""
+    try:
+        restarted, index = _core.add_restarts(data)
+    except ValueError as error:
+        raise DamagedJpegError(str(error)) from error
     return StoredPicture(
-        data=data, is_jpeg=True, is_kept=True, width=rgb.width, height=rgb.height, histogram=_histogram(rgb)
+        data=restarted if encoding.restart else data,
+        index=index if encoding.restart else b"",
+        is_jpeg=True,
+        is_kept=True,
+        width=rgb.width,
+        height=rgb.height,
+        histogram=_histogram(rgb),
+        further=_further_levels(rgb, encoding),
     )
 
 
@@ -97,14 +150,28 @@ def store_rgb(rgb: Image.Image, encoding: Encoding, *, as_jpeg: bool) -> StoredP
         rgb.thumbnail((encoding.max_side, encoding.max_side), Image.Resampling.LANCZOS, reducing_gap=3.0)
     if max(rgb.size) > _MAX_SIDE:
         raise PictureError(f"{rgb.width} x {rgb.height} px, the format ends at {_MAX_SIDE}; give a --max-side")
+    data, index = _encode_jpeg(rgb, encoding) if as_jpeg else (rgb.tobytes(), b"")
     return StoredPicture(
-        data=_jpeg_bytes(rgb, encoding.jpeg_quality) if as_jpeg else rgb.tobytes(),
-        is_jpeg=as_jpeg,
-        is_kept=False,
+        data=data,
+        index=index,
         width=rgb.width,
         height=rgb.height,
+        is_jpeg=as_jpeg,
+        is_kept=False,
         histogram=_histogram(rgb),
+        further=_further_levels(rgb, encoding) if as_jpeg else (None,) * len(encoding.further_sides),
     )
+
+
+def _further_levels(rgb: Image.Image, encoding: Encoding) -> tuple[StoredLevel | None, ...]:
+    sides = encoding.further_sides
+    return tuple(_shrunk_level(rgb, side, encoding) if max(rgb.size) > side else None for side in sides)
+
+
+def _shrunk_level(rgb: Image.Image, side: int, encoding: Encoding) -> StoredLevel:
+    width, height = (max(1, round(length * side / max(rgb.size))) for length in rgb.size)
+    data, index = _encode_jpeg(rgb.resize((width, height), Image.Resampling.LANCZOS), encoding)
+    return StoredLevel(data=data, index=index, width=width, height=height)
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
@@ -161,10 +228,11 @@ def _is_common_jpeg(data: bytes) -> bool:
     return False
 
 
-def _jpeg_bytes(rgb: Image.Image, quality: int) -> bytes:
+def _encode_jpeg(rgb: Image.Image, encoding: Encoding) -> tuple[bytes, bytes]:
+    """A JPEG file, and the index of its restart markers, if it is to have them."""
     buffer = io.BytesIO()
-    rgb.save(buffer, "JPEG", quality=quality, comment=b"")  # else the source's comment is copied
-    return buffer.getvalue()
+    rgb.save(buffer, "JPEG", quality=encoding.jpeg_quality, comment=b"")  # else the source's comment is copied
+    return _core.add_restarts(buffer.getvalue()) if encoding.restart else (buffer.getvalue(), b"")
 
 
 def _histogram(rgb: Image.Image) -> NDArray[np.int64]:

@@ -6,14 +6,11 @@ file does not depend on how many threads there are. Nothing has its final name b
 
 from __future__ import annotations
 
-import os
-import secrets
 import warnings
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -21,19 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffcv_datasets.beton_writer import PAGE_BYTES, BetonWriter, fits
-from ffcv_datasets.card import Card, card_path, file_sha256, write_card
+from ffcv_datasets.card import Card
+from ffcv_datasets.in_order import in_order
 from ffcv_datasets.picture import Encoding, PictureError, StoredPicture
-from ffcv_datasets.tally import Tally, channel_statistics, extent
-
-_CHUNK = 16
-_CHUNKS_AHEAD_PER_THREAD = 3
+from ffcv_datasets.staging import WriteError, check_target, durable_file, publish, temporary_path
+from ffcv_datasets.tally import Tally
 
 Progress = Callable[[int, int], None]
 """Called with the number of samples done and the number there are."""
-
-
-class WriteError(ValueError):
-    """A data set that cannot be written as asked."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +106,7 @@ def write_betons(
     that are taken (unless `force`) or files that would be empty, OSError where the disk refuses.
     """
     for path, _ in parts:
-        _check_target(path, force=force)
+        check_target(path, force=force)
     total = sum(len(samples.labels) for _, samples in parts)
     done = 0
     with ExitStack() as cleanup, warnings.catch_warnings():
@@ -130,17 +122,8 @@ def write_betons(
             raise BadImagesError(bad)
         written = [Written(part.target, part.card(), tuple(part.bad)) for part in staged]
         for part, result in zip(staged, written, strict=True):
-            _publish(part.temporary, result)
+            publish(part.temporary, result.path, result.card)
     return written
-
-
-def _check_target(path: Path, *, force: bool) -> None:
-    if not path.parent.is_dir():
-        raise WriteError(f"{path}: there is no folder {path.parent}; create it first")
-    if path.is_dir():
-        raise WriteError(f"{path}: is a folder; name a file")
-    if path.exists() and not force:
-        raise WriteError(f"{path}: exists already; choose another name, or replace it with --force")
 
 
 class _Staged:
@@ -148,16 +131,16 @@ class _Staged:
 
     def __init__(self, target: Path, samples: Samples, encoding: Encoding) -> None:
         self.target = target
-        self.temporary = target.with_name(f"{target.name}.{secrets.token_hex(4)}.partial")
+        self.temporary = temporary_path(target)
         self.bad: list[BadImage] = []
         self._samples, self._encoding, self._tally = samples, encoding, Tally()
 
     def fill(self, num_threads: int, skip_bad: bool) -> Iterator[None]:
         """Write all samples, yielding after each. Unless `skip_bad`, those after a bad one are just checked."""
         labels = self._samples.labels.tolist()
-        pictures = _encoded(self._samples, self._encoding, num_threads)
-        with self.temporary.open("xb") as file, closing(pictures):
-            writer = BetonWriter(file, capacity=len(labels))
+        encode = partial(_encode, self._samples, encoding=self._encoding)
+        with closing(in_order(encode, len(labels), num_threads)) as pictures, durable_file(self.temporary) as file:
+            writer = BetonWriter(file, capacity=len(labels), sides=self._encoding.further_sides)
             for index, picture in enumerate(pictures):
                 if isinstance(picture, PictureError):
                     self.bad.append(BadImage(self._samples.name(index), str(picture)))
@@ -166,53 +149,19 @@ class _Staged:
                     self._tally.count(picture, labels[index])
                 yield
             writer.finish()
-            file.flush()
-            os.fsync(file.fileno())
 
     def card(self) -> Card:
-        samples, encoding, tally = self._samples, self._encoding, self._tally
-        if not tally.labels:
+        samples = self._samples
+        if not self._tally.labels:
             raise WriteError(f"{self.target}: not one image of {samples.source} could be stored")
-        mean, std = channel_statistics(tally.histogram)
-        return Card(
+        return self._tally.card(
+            self.temporary,
+            self._encoding,
             source=samples.source,
             recipe=samples.recipe,
-            num_samples=len(tally.labels),
-            num_skipped=len(self.bad),
             classes=samples.classes,
-            samples_per_class=tally.per_class(len(samples.classes)),
-            num_bytes=self.temporary.stat().st_size,
-            sha256=file_sha256(self.temporary),
-            width=extent(tally.widths),
-            height=extent(tally.heights),
-            channel_mean=mean,
-            channel_std=std,
-            max_side=encoding.max_side,
-            jpeg_quality=encoding.jpeg_quality,
-            share_jpeg=encoding.share_jpeg,
-            num_jpeg=tally.num_jpeg,
-            num_kept=tally.num_kept,
+            num_skipped=len(self.bad),
         )
-
-
-def _encoded(samples: Samples, encoding: Encoding, num_threads: int) -> Generator[StoredPicture | PictureError]:
-    """The pictures in sample order, with a PictureError in the place of each that cannot be stored."""
-    num_samples = len(samples.labels)
-
-    def encode_chunk(start: int) -> list[StoredPicture | PictureError]:
-        return [_encode(samples, index, encoding) for index in range(start, min(start + _CHUNK, num_samples))]
-
-    chunks: deque[Future[list[StoredPicture | PictureError]]] = deque()
-    pool = ThreadPoolExecutor(num_threads, thread_name_prefix="encode")
-    try:
-        for start in range(0, num_samples, _CHUNK):
-            chunks.append(pool.submit(encode_chunk, start))
-            if len(chunks) > _CHUNKS_AHEAD_PER_THREAD * num_threads:
-                yield from chunks.popleft().result()
-        while chunks:
-            yield from chunks.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _encode(samples: Samples, index: int, encoding: Encoding) -> StoredPicture | PictureError:
@@ -224,14 +173,3 @@ def _encode(samples: Samples, index: int, encoding: Encoding) -> StoredPicture |
         size = f"{picture.width} x {picture.height} px take {len(picture.data):,} bytes"
         return PictureError(f"{size}, a page holds {PAGE_BYTES:,}; give a smaller --max-side or a higher --share-jpeg")
     return picture
-
-
-def _publish(temporary: Path, written: Written) -> None:
-    card_path(written.path).unlink(missing_ok=True)  # for a moment rather no card than one of another file
-    temporary.replace(written.path)
-    write_card(written.card, written.path)
-    folder = os.open(written.path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -13,3 +13,12 @@ def decode(
     pool: _Pool, file: int, samples: NDArray[Any], images: NDArray[Any], height: int, width: int
 ) -> list[tuple[int, str]]:
     """Fill images (N, height, width, 3) as samples (N,) say; returns index and reason of each failure."""
+
+def add_restarts(jpeg: bytes) -> tuple[bytes, bytes]:
+    """The same pixels with restart markers, and the index of these; empty where the decoder could not use it.
+
+    Raises ValueError for damaged files and for those of more than three colours.
+    """
+
+def checksum(data: bytes | NDArray[Any]) -> int:
+    """XXH64."""

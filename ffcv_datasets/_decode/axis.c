@@ -46,22 +46,22 @@ static void bilinear_weights(struct axis *axis, int slot, int64_t centre, int64_
     weights[1] = (int16_t)second;
 }
 
-bool axis_plan(struct axis *axis, int64_t start, int64_t length, int out, bool mirrored, int unit, int round_taps_to)
+bool axis_plan(struct axis *axis, struct span span, int out, bool mirrored, int unit, int round_taps_to)
 {
-    bool shrinks = length >= (int64_t)out * SUBPIXELS;
-    int64_t most = shrinks ? (length + (int64_t)out * SUBPIXELS - 1) / ((int64_t)out * SUBPIXELS) + 1 : 2;
+    bool shrinks = span.length >= out * span.pixel;
+    int64_t most = shrinks ? (span.length + out * span.pixel - 1) / (out * span.pixel) + 1 : 2;
     int taps = (int)((most + round_taps_to - 1) / round_taps_to) * round_taps_to;
     if (!reserve(axis, out, taps))
         return false;
-    assert(shrinks || (start % SUBPIXELS == 0 && length % SUBPIXELS == 0));
+    assert(shrinks || (span.start % span.pixel == 0 && span.length % span.pixel == 0));
     for (int o = 0; o < out; o++) {
         int slot = mirrored ? out - 1 - o : o;
         if (shrinks) {
-            /* In units of 1/out subpixel every border is a whole number. */
-            area_weights(axis, slot, start * out + o * length, length, (int64_t)out * SUBPIXELS, unit);
+            /* In units of 1/out of the span's every border is a whole number. */
+            area_weights(axis, slot, span.start * out + o * span.length, span.length, out * span.pixel, unit);
         } else {
             /* Half-pixel convention: (o + 1/2) * length / out - 1/2, in units of 1/(2 out) pixel. */
-            int64_t low = start / SUBPIXELS, pixels = length / SUBPIXELS;
+            int64_t low = span.start / span.pixel, pixels = span.length / span.pixel;
             int64_t centre = 2 * out * low + (2 * o + 1) * pixels - out;
             bilinear_weights(axis, slot, centre, 2 * (int64_t)out, low, low + pixels - 1, unit);
         }

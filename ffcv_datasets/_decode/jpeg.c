@@ -1,50 +1,40 @@
-#include <setjmp.h>
-#include <stdio.h>
-
-#include <jpeglib.h>
-
-#include <jerror.h>
-
 #include "jpeg.h"
+
+#include "jpeg_errors.h"
+#include "window.h"
 
 #ifndef LIBJPEG_TURBO_VERSION
 #error "needs libjpeg-turbo: jpeg_crop_scanline and jpeg_skip_scanlines are its own"
 #endif
 
 enum {
-    MARGIN = 2,        /* columns beside the box whose colours fancy upsampling mixes into it */
-    LEAST_COLUMNS = 32, /* narrower regions libjpeg-turbo may upsample in another way than the whole image */
+    MARGIN = 2,        /* pixels beside the box whose colours fancy upsampling mixes into it */
+    LEAST_PIXELS = 32, /* narrower regions libjpeg-turbo may upsample in another way than the whole image */
     LINES_AT_ONCE = 4, /* libjpeg gives the rows of one block row's sampling at a time: at most 4 */
 };
 
-struct errors {
-    struct jpeg_error_mgr manager; /* first: libjpeg knows only this part */
-    jmp_buf escape;
-    char *message;
-};
-
-static void stop(j_common_ptr cinfo)
+/* The box along one axis, in pixels of a decoder that makes scale / 8 pixels of each of the `stored`. */
+static struct span span_of(int begin, int length, int stored, int whole, int scale)
 {
-    struct errors *errors = (struct errors *)cinfo->err;
-    char text[JMSG_LENGTH_MAX];
-    errors->manager.format_message(cinfo, text);
-    snprintf(errors->message, MESSAGE_LENGTH, "%s", text);
-    longjmp(errors->escape, 1);
+    if (stored == whole)
+        stored = whole = 1;
+    return (struct span){(int64_t)begin * stored * scale, (int64_t)length * stored * scale, (int64_t)8 * whole};
 }
 
-/* libjpeg only warns of damaged data, and goes on with pixels of its own invention. */
-static void stop_at_damage(j_common_ptr cinfo, int level)
+static struct span rows_of(const struct sample *sample, int scale)
 {
-    int code = cinfo->err->msg_code;
-    if (level < 0 && code != JWRN_ADOBE_XFORM && code != JWRN_JFIF_MAJOR)
-        stop(cinfo);
+    return span_of(sample->top, sample->box_height, sample->stored_height, sample->height, scale);
 }
 
-static void refuse(struct jpeg_decompress_struct *cinfo, const char *reason)
+static struct span columns_of(const struct sample *sample, int scale)
 {
-    struct errors *errors = (struct errors *)cinfo->err;
-    snprintf(errors->message, MESSAGE_LENGTH, "%s", reason);
-    longjmp(errors->escape, 1);
+    return span_of(sample->left, sample->box_width, sample->stored_width, sample->width, scale);
+}
+
+static bool serves(const struct sample *sample, const struct target *target, int scale)
+{
+    struct span rows = rows_of(sample, scale), columns = columns_of(sample, scale);
+    return rows.length >= target->height * rows.pixel && columns.length >= target->width * columns.pixel;
 }
 
 /*
@@ -54,20 +44,19 @@ static void refuse(struct jpeg_decompress_struct *cinfo, const char *reason)
 static int smallest_scale(const struct sample *sample, const struct target *target)
 {
     for (int scale = 1; scale < 8; scale *= 2)
-        if ((int64_t)sample->box_height * scale >= (int64_t)target->height * 8 &&
-            (int64_t)sample->box_width * scale >= (int64_t)target->width * 8)
+        if (serves(sample, target, scale))
             return scale;
     return 8;
 }
 
-static void start(struct jpeg_decompress_struct *cinfo, const struct sample *sample, int scale)
+static void start(struct jpeg_decompress_struct *cinfo, int height, int width, int scale)
 {
     jpeg_read_header(cinfo, TRUE);
-    if (cinfo->image_height != (JDIMENSION)sample->height || cinfo->image_width != (JDIMENSION)sample->width) {
+    if (cinfo->image_height != (JDIMENSION)height || cinfo->image_width != (JDIMENSION)width) {
         char reason[MESSAGE_LENGTH];
         snprintf(reason, sizeof reason, "the JPEG is %u x %u pixels, but the file's table says %d x %d",
-                 cinfo->image_width, cinfo->image_height, sample->width, sample->height);
-        refuse(cinfo, reason);
+                 cinfo->image_width, cinfo->image_height, width, height);
+        jpeg_refuse((j_common_ptr)cinfo, reason);
     }
     cinfo->scale_num = (unsigned)scale;
     cinfo->scale_denom = 8;
@@ -78,11 +67,17 @@ static void start(struct jpeg_decompress_struct *cinfo, const struct sample *sam
     jpeg_start_decompress(cinfo);
 }
 
+/* How many pixels beside [first, end) must be decoded for those to be what the whole image has there. */
+static int margin(int first, int end)
+{
+    return end - first < LEAST_PIXELS ? LEAST_PIXELS : MARGIN;
+}
+
 /* Decode only the columns around [first, end); returns the first one decoded. */
 static int crop_columns(struct jpeg_decompress_struct *cinfo, int first, int end)
 {
     int width = (int)cinfo->output_width;
-    int more = end - first < LEAST_COLUMNS ? LEAST_COLUMNS : MARGIN;
+    int more = margin(first, end);
     JDIMENSION left = (JDIMENSION)(first > more ? first - more : 0);
     JDIMENSION columns = (JDIMENSION)(width - end > more ? end + more : width) - left;
     if (columns < (JDIMENSION)width)
@@ -110,67 +105,115 @@ static int read_lines(struct jpeg_decompress_struct *cinfo, uint8_t *ring, size_
         lines[k] = ring + (size_t)((have + k) % slots) * stride;
     int got = (int)jpeg_read_scanlines(cinfo, lines, (JDIMENSION)wanted);
     if (got < 1)
-        refuse(cinfo, "it ends before the last row of the box");
+        jpeg_refuse((j_common_ptr)cinfo, "it ends before the last row of the box");
     if (cinfo->out_color_space == JCS_CMYK)
         for (int k = 0; k < got; k++)
             convert_cmyk(lines[k], (int)cinfo->output_width, cinfo->saw_Adobe_marker);
     return got;
 }
 
-/* From the started decompressor to the target. The box, in subpixels, is [top, top + height) x [left, left + width). */
+/* Decoded pixels, half-open. */
+struct area {
+    int first_row, end_row, first_column, end_column;
+};
+
+static struct area area_of(struct span rows, struct span columns)
+{
+    return (struct area){(int)(rows.start / rows.pixel), (int)((rows.start + rows.length + rows.pixel - 1) / rows.pixel),
+                         (int)(columns.start / columns.pixel),
+                         (int)((columns.start + columns.length + columns.pixel - 1) / columns.pixel)};
+}
+
+/* The same span, counted from a later pixel on. */
+static struct span from_pixel(struct span span, int first)
+{
+    span.start -= first * span.pixel;
+    return span;
+}
+
+/* From the started decompressor to the target. */
 static void resample_region(struct jpeg_decompress_struct *cinfo, struct scratch *scratch, const struct target *target,
-                            int64_t top, int64_t height, int64_t left, int64_t width, bool flip)
+                            struct span box_rows, struct span box_columns, bool flip)
 {
     struct resampler *resampler = &scratch->resampler;
     const struct axis *rows = &resampler->rows;
-    int first_row = (int)(top / SUBPIXELS), end_row = (int)((top + height + SUBPIXELS - 1) / SUBPIXELS);
-    int first_column = (int)(left / SUBPIXELS), end_column = (int)((left + width + SUBPIXELS - 1) / SUBPIXELS);
-    int unwanted = first_column - crop_columns(cinfo, first_column, end_column);
+    struct area area = area_of(box_rows, box_columns);
+    int unwanted = area.first_column - crop_columns(cinfo, area.first_column, area.end_column);
 
-    if (!resampler_plan(resampler, end_column - first_column, top - (int64_t)first_row * SUBPIXELS, height,
-                        left - (int64_t)first_column * SUBPIXELS, width, target->height, target->width, flip))
-        refuse(cinfo, "out of memory");
+    if (!resampler_plan(resampler, area.end_column - area.first_column, from_pixel(box_rows, area.first_row),
+                        from_pixel(box_columns, area.first_column), target->height, target->width, flip))
+        jpeg_refuse((j_common_ptr)cinfo, "out of memory");
     int slots = rows->taps + LINES_AT_ONCE;
     size_t stride = (size_t)cinfo->output_width * (size_t)cinfo->output_components;
     uint8_t *ring = buffer_reserve(&scratch->ring, (size_t)slots * stride);
     const uint8_t **sources = buffer_reserve(&scratch->sources, (size_t)rows->taps * sizeof *sources);
     if (!ring || !sources)
-        refuse(cinfo, "out of memory");
+        jpeg_refuse((j_common_ptr)cinfo, "out of memory");
 
-    if (first_row > 0)
-        jpeg_skip_scanlines(cinfo, (JDIMENSION)first_row);
+    if (area.first_row > 0)
+        jpeg_skip_scanlines(cinfo, (JDIMENSION)area.first_row);
     int have = 0;
     for (int o = 0; o < target->height; o++) {
         while (have < rows->first[o] + rows->count[o])
-            have += read_lines(cinfo, ring, stride, slots, have, end_row - first_row);
+            have += read_lines(cinfo, ring, stride, slots, have, area.end_row - area.first_row);
         for (int k = 0; k < rows->count[o]; k++)
             sources[k] = ring + (size_t)((rows->first[o] + k) % slots) * stride + (size_t)unwanted * CHANNELS;
         resampler_emit(resampler, o, sources, target_row(target, o), target->width);
     }
 }
 
-bool jpeg_resample(struct scratch *scratch, const uint8_t *bytes, const struct sample *sample,
-                   const struct target *target, char message[MESSAGE_LENGTH])
+/* The region of the stored image that must be decoded for the area. */
+static struct region region_of(struct area area, const struct sample *sample, int scale)
+{
+    int more_rows = margin(area.first_row, area.end_row), more_columns = margin(area.first_column, area.end_column);
+    int shrink = 8 / scale;
+    struct region region = {(area.first_row - more_rows) * shrink, (area.end_row + more_rows) * shrink,
+                            (area.first_column - more_columns) * shrink, (area.end_column + more_columns) * shrink};
+    region.top = region.top < 0 ? 0 : region.top;
+    region.left = region.left < 0 ? 0 : region.left;
+    region.bottom = region.bottom > sample->stored_height ? sample->stored_height : region.bottom;
+    region.right = region.right > sample->stored_width ? sample->stored_width : region.right;
+    return region;
+}
+
+static bool decode_window(struct scratch *scratch, const struct window *window, int scale, struct span rows,
+                          struct span columns, bool flip, const struct target *target, char *message)
 {
     /*
      * A decompressor for each image, a microsecond: a used one keeps tables, with which an image that lacks its own would
      * decode to whatever its predecessor left, and pointers that libjpeg-turbo has been seen to use after they were freed.
      */
     struct jpeg_decompress_struct cinfo = {0};
-    struct errors errors = {.message = message};
-    cinfo.err = jpeg_std_error(&errors.manager);
-    errors.manager.error_exit = stop;
-    errors.manager.emit_message = stop_at_damage;
+    struct jpeg_errors errors;
+    cinfo.err = jpeg_errors_begin(&errors, message);
     if (setjmp(errors.escape)) {
         jpeg_destroy_decompress(&cinfo);
         return false;
     }
     jpeg_create_decompress(&cinfo);
-    jpeg_mem_src(&cinfo, bytes, sample->size);
-    int scale = smallest_scale(sample, target);
-    start(&cinfo, sample, scale);
-    resample_region(&cinfo, scratch, target, (int64_t)sample->top * scale, (int64_t)sample->box_height * scale,
-                    (int64_t)sample->left * scale, (int64_t)sample->box_width * scale, sample->flip);
+    jpeg_mem_src(&cinfo, window->bytes, window->size);
+    const struct region *region = &window->region;
+    start(&cinfo, region->bottom - region->top, region->right - region->left, scale);
+    /* Exact: inside an image windows begin at whole blocks of 8 pixels. */
+    resample_region(&cinfo, scratch, target, from_pixel(rows, region->top * scale / 8),
+                    from_pixel(columns, region->left * scale / 8), flip);
     jpeg_destroy_decompress(&cinfo);
     return true;
+}
+
+bool jpeg_resample(struct scratch *scratch, const uint8_t *bytes, const struct sample *sample,
+                   const struct target *target, char message[MESSAGE_LENGTH])
+{
+    int scale = smallest_scale(sample, target);
+    if ((sample->stored_height < sample->height || sample->stored_width < sample->width) &&
+        !serves(sample, target, scale)) {
+        snprintf(message, MESSAGE_LENGTH, "its further level has fewer pixels than the output");
+        return false;
+    }
+    struct span rows = rows_of(sample, scale), columns = columns_of(sample, scale);
+    struct window window = {bytes, sample->size, {0, sample->stored_height, 0, sample->stored_width}};
+    if (sample->index_size && !window_cut(scratch, bytes, sample, region_of(area_of(rows, columns), sample, scale),
+                                          &window, message))
+        return false;
+    return decode_window(scratch, &window, scale, rows, columns, sample->flip, target, message);
 }

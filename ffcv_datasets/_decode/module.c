@@ -2,7 +2,10 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "checksum.h"
 #include "pool.h"
+#include "transcode.h"
+#include "window.h"
 
 static const char *const POOL = "ffcv_datasets._decode._core.pool";
 
@@ -96,10 +99,60 @@ static PyObject *decode(PyObject *module, PyObject *args)
     return failures;
 }
 
+/* (jpeg, index); the index is empty where window_cut could not cut the file. */
+static PyObject *with_index(const uint8_t *bytes, unsigned long size)
+{
+    size_t intervals = window_index(bytes, size, NULL);
+    PyObject *index = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(2 * intervals));
+    if (!index)
+        return NULL;
+    window_index(bytes, size, (uint8_t *)PyBytes_AS_STRING(index));
+    return Py_BuildValue("(y#N)", (const char *)bytes, (Py_ssize_t)size, index);
+}
+
+static PyObject *add_restarts(PyObject *module, PyObject *args)
+{
+    (void)module;
+    Py_buffer jpeg;
+    if (!PyArg_ParseTuple(args, "y*", &jpeg))
+        return NULL;
+    uint8_t *result;
+    unsigned long size;
+    char message[MESSAGE_LENGTH];
+    bool done;
+    Py_BEGIN_ALLOW_THREADS
+    done = add_restart_markers(jpeg.buf, (size_t)jpeg.len, &result, &size, message);
+    Py_END_ALLOW_THREADS
+    PyBuffer_Release(&jpeg);
+    if (!done) {
+        PyErr_SetString(PyExc_ValueError, message);
+        return NULL;
+    }
+    PyObject *pair = with_index(result, size);
+    free(result);
+    return pair;
+}
+
+static PyObject *sum_bytes(PyObject *module, PyObject *args)
+{
+    (void)module;
+    Py_buffer bytes;
+    unsigned long long sum;
+    if (!PyArg_ParseTuple(args, "y*", &bytes))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    sum = checksum(bytes.buf, (size_t)bytes.len);
+    Py_END_ALLOW_THREADS
+    PyBuffer_Release(&bytes);
+    return PyLong_FromUnsignedLongLong(sum);
+}
+
 static PyMethodDef methods[] = {
     {"pool", new_pool, METH_VARARGS, "pool(threads): what decode() needs; its threads end with it."},
     {"decode", decode, METH_VARARGS,
      "decode(pool, file, samples, images, height, width): fill images; returns (index, message) of those that failed."},
+    {"add_restarts", add_restarts, METH_VARARGS, "add_restarts(jpeg): (the same pixels with restart markers, their index)."},
+    {"checksum", sum_bytes, METH_VARARGS, "checksum(bytes): their XXH64."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -6,11 +6,11 @@
 #include <emmintrin.h>
 #endif
 
-bool resampler_plan(struct resampler *resampler, int width, int64_t top, int64_t height, int64_t left,
-                    int64_t box_width, int out_height, int out_width, bool flip)
+bool resampler_plan(struct resampler *resampler, int width, struct span rows, struct span columns, int out_height,
+                    int out_width, bool flip)
 {
-    if (!axis_plan(&resampler->rows, top, height, out_height, false, ROW_UNIT, 1) ||
-        !axis_plan(&resampler->columns, left, box_width, out_width, flip, COLUMN_UNIT, TAPS_AT_ONCE))
+    if (!axis_plan(&resampler->rows, rows, out_height, false, ROW_UNIT, 1) ||
+        !axis_plan(&resampler->columns, columns, out_width, flip, COLUMN_UNIT, TAPS_AT_ONCE))
         return false;
     resampler->width = width;
     /* Columns are read four channels and TAPS_AT_ONCE taps at a time: a little beyond the last pixel, at weight 0. */

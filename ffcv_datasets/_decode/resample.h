@@ -17,12 +17,9 @@ struct resampler {
     struct buffer blended; /* int16_t: one source row after the vertical pass */
 };
 
-/*
- * Prepare for source rows of `width` pixels, in which the wanted part is [top, top + height) x [left, left + width),
- * in subpixels. Returns false when out of memory.
- */
-bool resampler_plan(struct resampler *resampler, int width, int64_t top, int64_t height, int64_t left,
-                    int64_t box_width, int out_height, int out_width, bool flip);
+/* Prepare for source rows of `width` pixels, of which the two spans are wanted. Returns false when out of memory. */
+bool resampler_plan(struct resampler *resampler, int width, struct span rows, struct span columns, int out_height,
+                    int out_width, bool flip);
 
 /* Write output row o from its source rows, rows.first[o] and the rows.count[o] - 1 after it. */
 void resampler_emit(struct resampler *resampler, int o, const uint8_t *const *sources, uint8_t *out, int out_width);

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "checksum.h"
 #include "jpeg.h"
 
 static bool fail(char *message, const char *reason)
@@ -41,8 +42,9 @@ static bool resample_raw(struct scratch *scratch, const uint8_t *pixels, const s
                          const struct target *target, char *message)
 {
     struct resampler *resampler = &scratch->resampler;
-    if (!resampler_plan(resampler, sample->box_width, 0, (int64_t)sample->box_height * SUBPIXELS, 0,
-                        (int64_t)sample->box_width * SUBPIXELS, target->height, target->width, sample->flip))
+    struct span box_rows = {0, sample->box_height, 1}, box_columns = {0, sample->box_width, 1};
+    if (!resampler_plan(resampler, sample->box_width, box_rows, box_columns, target->height, target->width,
+                        sample->flip))
         return fail(message, "out of memory");
     const struct axis *rows = &resampler->rows;
     const uint8_t **sources = buffer_reserve(&scratch->sources, (size_t)rows->taps * sizeof *sources);
@@ -58,11 +60,27 @@ static bool resample_raw(struct scratch *scratch, const uint8_t *pixels, const s
 
 static bool is_sound(const struct sample *sample)
 {
+    bool first_level = sample->stored_height == sample->height && sample->stored_width == sample->width;
     return sample->top >= 0 && sample->left >= 0 && sample->box_height > 0 && sample->box_width > 0 &&
+           sample->height <= UINT16_MAX && sample->width <= UINT16_MAX &&
            (int64_t)sample->top + sample->box_height <= sample->height &&
            (int64_t)sample->left + sample->box_width <= sample->width &&
+           sample->stored_height > 0 && sample->stored_height <= sample->height &&
+           sample->stored_width > 0 && sample->stored_width <= sample->width &&
            (sample->mode == SAMPLE_JPEG ||
-            (sample->mode == SAMPLE_RAW && sample->size == (uint64_t)sample->height * (uint64_t)sample->width * CHANNELS));
+            (sample->mode == SAMPLE_RAW && first_level &&
+             sample->size == (uint64_t)sample->height * (uint64_t)sample->width * CHANNELS));
+}
+
+static bool decode_jpeg(struct scratch *scratch, int file, const struct sample *sample, const struct target *target,
+                        char *message)
+{
+    size_t size = sample->size + sample->index_size;
+    if (size < sample->size || !read_bytes(&scratch->bytes, file, sample->offset, size, message))
+        return false;
+    if (sample->checksum && sample->checksum != checksum(scratch->bytes.data, size))
+        return fail(message, "its bytes are not those that were written: their checksum differs");
+    return jpeg_resample(scratch, scratch->bytes.data, sample, target, message);
 }
 
 bool sample_decode(struct scratch *scratch, int file, const struct sample *sample, const struct target *target,
@@ -73,8 +91,7 @@ bool sample_decode(struct scratch *scratch, int file, const struct sample *sampl
     if (!sample->size)
         return fail(message, "nothing is stored for it");
     if (sample->mode == SAMPLE_JPEG)
-        return read_bytes(&scratch->bytes, file, sample->offset, sample->size, message) &&
-               jpeg_resample(scratch, scratch->bytes.data, sample, target, message);
+        return decode_jpeg(scratch, file, sample, target, message);
     size_t stride = (size_t)sample->width * CHANNELS;
     return read_bytes(&scratch->bytes, file, sample->offset + (uint64_t)sample->top * stride,
                       (size_t)sample->box_height * stride, message) &&
@@ -85,6 +102,7 @@ void scratch_free(struct scratch *scratch)
 {
     resampler_free(&scratch->resampler);
     buffer_free(&scratch->bytes);
+    buffer_free(&scratch->window);
     buffer_free(&scratch->ring);
     buffer_free(&scratch->sources);
 }

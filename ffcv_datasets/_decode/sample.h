@@ -9,10 +9,13 @@ enum sample_mode { SAMPLE_JPEG = 0, SAMPLE_RAW = 1 };
 
 /* What to do, laid out as decoder.py's SAMPLE dtype. */
 struct sample {
-    uint64_t offset, size;               /* bytes in the file */
-    int32_t height, width;               /* pixels, as the file's tables say */
-    int32_t top, left, box_height, box_width; /* pixels */
-    int32_t mode;                        /* enum sample_mode */
+    uint64_t offset, size;                    /* bytes in the file */
+    uint64_t index_size;                      /* bytes of restart index after them; 0: none */
+    uint64_t checksum;                        /* of both; 0: none is known. Raw images are read in part, so not checked */
+    int32_t height, width;                    /* of the picture, in pixels, as the file's tables say */
+    int32_t stored_height, stored_width;      /* of what is stored of it: fewer pixels in a further level */
+    int32_t top, left, box_height, box_width; /* in the picture's pixels */
+    int32_t mode;                             /* enum sample_mode */
     int32_t flip;
 };
 
@@ -31,6 +34,7 @@ static inline uint8_t *target_row(const struct target *target, int row)
 struct scratch {
     struct resampler resampler;
     struct buffer bytes;   /* uint8_t: the stored sample, or the raw rows of it */
+    struct buffer window;  /* uint8_t: the JPEG file of a part of it */
     struct buffer ring;    /* uint8_t: the last few decoded rows */
     struct buffer sources; /* const uint8_t *: the rows of one output row */
 };

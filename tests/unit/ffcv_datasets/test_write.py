@@ -14,7 +14,8 @@ from ffcv_datasets.beton import JPEG, Beton
 from ffcv_datasets.card import card_path, read_card, verify
 from ffcv_datasets.class_tree import list_class_tree
 from ffcv_datasets.picture import Encoding, PictureError, StoredPicture, store_rgb
-from ffcv_datasets.write import BadImage, BadImagesError, Progress, WriteError, Written, split_path, write_betons
+from ffcv_datasets.staging import WriteError
+from ffcv_datasets.write import BadImage, BadImagesError, Progress, Written, split_path, write_betons
 
 NUM_SAMPLES = 100
 ALL = Encoding()
