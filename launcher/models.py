@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import difflib
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,9 @@ _NORMS = (
     nn.GroupNorm,
     nn.LayerNorm,
 )
+
+
+_SMALL = "small_resnet"
 
 
 class ModelError(ValueError):
@@ -77,20 +81,25 @@ def build_model(config: Model, *, num_classes: int, seed: int) -> nn.Module:
 
     Raises ModelError for an unknown name or options that the constructor refuses.
     """
+    known = [_SMALL, *torchvision.models.list_models(module=torchvision.models)]
+    if config.name not in known:
+        near = difflib.get_close_matches(config.name, known, n=3)
+        raise ModelError(f"model.name: {config.name!r} is not known; {_suggestion(near, known)}")
     torch.manual_seed(seed)
     try:
-        if config.name == "small_resnet":
+        if config.name == _SMALL:
             model: nn.Module = SmallResNet(num_classes, **config.options)
         else:
             model = torchvision.models.get_model(config.name, num_classes=num_classes, **config.options)
-    except ValueError as error:
-        known = ["small_resnet", *torchvision.models.list_models(module=torchvision.models)]
-        raise ModelError(f"model.name: {config.name!r}: {error}; known: {', '.join(known)}") from error
-    except TypeError as error:
-        raise ModelError(f"model.options: {config.name} does not take them: {error}") from error
+    except (TypeError, ValueError, OSError) as error:  # an OSError: weights that cannot be downloaded
+        raise ModelError(f"model.options: {config.name} cannot be built with {config.options}: {error}") from error
     if config.blurpool:
         _add_blurpool(model)
     return model
+
+
+def _suggestion(near: Sequence[str], known: Sequence[str]) -> str:
+    return f"did you mean {' or '.join(near)}?" if near else f"use one of {', '.join(known)}"
 
 
 def _add_blurpool(model: nn.Module) -> None:
@@ -125,6 +134,28 @@ def split_norm_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn
             exempt = isinstance(module, _NORMS) or name == "bias"
             (rest if exempt else decayed).append(parameter)
     return decayed, rest
+
+
+def check_model(config: Model, *, num_classes: int, resolutions: Iterable[int]) -> None:
+    """Build the model on the meta device and pass images of each size through it: nothing is computed.
+
+    Raises ModelError if it cannot be built, refuses a size, or does not give one logit per class in training.
+    """
+    with torch.device("meta"):
+        model = build_model(config, num_classes=num_classes, seed=0).train()
+        for resolution in resolutions:
+            try:
+                logits = model(torch.empty(2, 3, resolution, resolution))
+            except Exception as error:  # a model may refuse in any way
+                raise ModelError(
+                    f"model.name: {config.name} does not take images of {resolution} px ({error}); "
+                    "choose a model without a fixed or least size, or other resolutions"
+                ) from error
+            if not isinstance(logits, Tensor) or tuple(logits.shape) != (2, num_classes):
+                raise ModelError(
+                    f"model.name: {config.name} gives {type(logits).__name__} in training, not one logit for each of "
+                    f"{num_classes} classes; choose a classification model, without auxiliary outputs"
+                )
 
 
 def measure_flops(config: Model, *, num_classes: int, resolutions: Iterable[int]) -> dict[int, float]:

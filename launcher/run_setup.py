@@ -15,8 +15,9 @@ from launcher.coordinator import Cadence, Coordinator
 from launcher.data_facts import DataFacts, read_data_facts
 from launcher.durable import write_atomically
 from launcher.job_file import dump_job
+from launcher.models import check_model
 from launcher.paths import RunPaths
-from launcher.plan import Plan, Position, build_plan, differences
+from launcher.plan import Plan, Position, build_plan, differences, resolutions
 
 _DECISIVE_SECTIONS = ("model", "loss", "optimizer")
 """What decides the weights besides the plan."""
@@ -53,9 +54,11 @@ class RunSetup:
 
 
 def check_job(job: JobConfig, *, source: str) -> tuple[JobConfig, Plan, DataFacts]:
-    """The job with absolute data paths, its plan, and its data's facts. Raises JobError or PlanError."""
+    """The job with absolute data paths, its plan, and its data's facts. Raises JobError, PlanError or ModelError."""
     data = read_data_facts(job, source=source)
     plan = build_plan(job, num_samples=data.num_samples, world_size=job.run.workers)
+    sizes = [*resolutions(job), *filter(None, [job.evaluation.resolution])]
+    check_model(job.model, num_classes=data.num_classes, resolutions=sizes)
     return _with_absolute_paths(job), plan, data
 
 

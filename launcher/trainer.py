@@ -146,7 +146,7 @@ class Trainer:
                 images = self._model_input(batch)
                 with self._autocast():
                     self._task.judge(self.model, images, batch.labels)
-        return self._task.scores(self._val_data.num_samples)
+        return self._task.scores()
 
     def synchronise_buffers(self) -> None:
         """Give every rank rank 0's buffers (BatchNorm statistics), as DistributedDataParallel does before each step."""

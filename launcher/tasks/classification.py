@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MeanMetric, MetricCollection, SumMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 
@@ -34,6 +34,7 @@ class Classification:
             }
         ).to(device)
         self._loss = MeanMetric().to(device)
+        self._samples = SumMetric().to(device)
 
     def loss(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Mean training loss of a batch: images (N, 3, H, W) float, labels (N,) int64 -> scalar."""
@@ -47,14 +48,17 @@ class Classification:
         logits = logits.float()
         self._accuracy.update(logits, labels)
         self._loss.update(F.cross_entropy(logits, labels), weight=len(labels))
+        self._samples.update(len(labels))
 
-    def scores(self, num_samples: int) -> Scores:
-        """End the evaluation and sum it over all ranks: a collective, to be called by every rank.
-
-        `num_samples` is the size of the whole validation set, which all ranks together have judged once.
-        """
+    def scores(self) -> Scores:
+        """End the evaluation and sum it over all ranks: a collective, to be called by every rank."""
         accuracy = self._accuracy.compute()
-        loss = self._loss.compute()
-        self._accuracy.reset()
-        self._loss.reset()
-        return Scores(num_samples, float(accuracy["top1"]), float(accuracy["top5"]), float(loss))
+        scores = Scores(
+            samples=int(self._samples.compute()),
+            top1=float(accuracy["top1"]),
+            top5=float(accuracy["top5"]),
+            loss=float(self._loss.compute()),
+        )
+        for metric in (self._accuracy, self._loss, self._samples):
+            metric.reset()
+        return scores
