@@ -82,6 +82,8 @@ class Data(Section):
     """Threads that decode images, per worker."""
     batches_ahead: Count = 3
     """Batches decoded ahead of training, per worker."""
+    shuffle_window_samples: Annotated[int, Field(ge=2)] | None = None
+    """Shuffle within stretches of so many neighbours, for a file larger than memory; the whole file when absent."""
     skip_corrupt: bool = False
     """Let another sample, drawn by seed, epoch and sample, stand in for one that is damaged; else that ends the run."""
     loader: Literal["resolute", "ffcv"] = "resolute"

@@ -88,6 +88,7 @@ class Plan:
     num_samples: int
     seed: int
     cost_rule: str = "area"
+    shuffle_window_samples: int | None = None
 
     def learning_rate(self, position: Position) -> float:
         """The LR of the step that starts at `position`."""
@@ -150,6 +151,7 @@ class Plan:
             "world_size": self.world_size,
             "num_samples": self.num_samples,
             "seed": self.seed,
+            "shuffle_window_samples": self.shuffle_window_samples,
             "fingerprint": self.fingerprint,
         }
 
@@ -168,6 +170,8 @@ class Plan:
             "num_samples": self.num_samples,
             "seed": self.seed,
         }
+        if self.shuffle_window_samples is not None:
+            decisive["shuffle_window_samples"] = self.shuffle_window_samples
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
@@ -182,7 +186,8 @@ def build_plan(job: JobConfig, *, num_samples: int, world_size: int, flops: Mapp
     problems = [_batch_problem(index, phase, num_samples, world_size) for index, phase in enumerate(job.phases)]
     if any(problems):
         raise PlanError("\n".join(filter(None, problems)))
-    bare = Plan((), job.phases, job.learning_rate, world_size, num_samples, job.seed, "flops" if flops else "area")
+    cost_rule, window = "flops" if flops else "area", job.data.shuffle_window_samples
+    bare = Plan((), job.phases, job.learning_rate, world_size, num_samples, job.seed, cost_rule, window)
     rows: list[EpochSpec] = []
     last_phase = job.phases[-1]
     last = resolution_at(last_phase.resolution, last_phase.epochs - 1, last_phase.epochs)
@@ -205,7 +210,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """
     lines = [
         f"{key}: {old.get(key)} -> {new.get(key)}"
-        for key in ("world_size", "num_samples", "seed")
+        for key in ("world_size", "num_samples", "seed", "shuffle_window_samples")
         if old.get(key) != new.get(key)
     ]
     old_rows, new_rows = old["rows"], new["rows"]

@@ -12,18 +12,34 @@ from ffcv_datasets.philox import sample_words
 Indices = NDArray[np.int64]
 
 _ORDER_STREAM = 1 << 17  # away from the crop's and the flip's, which use the same seed
+_WINDOW_STREAM = _ORDER_STREAM + 1
 
 
-def order(seed: int, epoch: int, num_samples: int) -> Indices:
+def order(seed: int, epoch: int, num_samples: int, *, window: int | None = None) -> Indices:
     """The order in which `epoch` visits its samples: a permutation, (num_samples,) int64.
 
     Samples are sorted by 64 random bits drawn from a counter-based generator at (seed, epoch, sample), so the result
     depends on no library's shuffle and is the same on every rank, machine and version.
+
+    With `window`, only stretches of so many neighbours in the file are shuffled, and the stretches among each other:
+    all ranks then read from the same part of a file that memory does not hold. Where the stretches begin differs
+    between epochs, so that nobody's neighbours are always the same.
     """
     samples = np.arange(num_samples, dtype=np.int64)
-    words = sample_words(seed, epoch, samples, stream=_ORDER_STREAM)
-    keys = words[:, 0].astype(np.uint64) << np.uint64(32) | words[:, 1].astype(np.uint64)
-    return np.argsort(keys, kind="stable").astype(np.int64)
+    keys = _random_bits(seed, epoch, samples, _ORDER_STREAM)
+    if window is None or window >= num_samples:
+        return np.argsort(keys, kind="stable").astype(np.int64)
+    shift = int(_random_bits(seed, epoch, np.array([num_samples]), _WINDOW_STREAM)[0] % np.uint64(window))
+    stretches = (samples + shift) // window
+    turns = _random_bits(seed, epoch, np.arange(stretches[-1] + 1), _WINDOW_STREAM)
+    return np.lexsort((keys, stretches, turns[stretches])).astype(np.int64)
+
+
+def _random_bits(seed: int, epoch: int, numbers: Indices, stream: int) -> NDArray[np.uint64]:
+    """64 of them for each number, (N,)."""
+    words = sample_words(seed, epoch, numbers, stream=stream).astype(np.uint64)
+    bits: NDArray[np.uint64] = words[:, 0] << np.uint64(32) | words[:, 1]
+    return bits
 
 
 def rank_batches(

@@ -79,16 +79,17 @@ class TrainingFeed:
             self._following = self._decode(self._plan.rows[spec.epoch + 1], 0, after=epoch.iterator)
 
     def _decode(self, spec: EpochSpec, start: int, *, after: BatchStream | None) -> _OpenEpoch:
-        epoch_order = order(self._plan.seed, spec.epoch, self._plan.num_samples)
+        plan = self._plan
+        epoch_order = order(plan.seed, spec.epoch, plan.num_samples, window=plan.shuffle_window_samples)
         batches = rank_batches(
             epoch_order,
             start=start,
             until=spec.num_samples,
             global_batch=spec.global_batch,
             rank=self._rank,
-            world_size=self._plan.world_size,
+            world_size=plan.world_size,
         )
-        view = TrainView(self._plan.seed, spec.epoch, spec.resolution, crop_scale=spec.crop_scale)
+        view = TrainView(plan.seed, spec.epoch, spec.resolution, crop_scale=spec.crop_scale)
         iterator = self._loader.batches(batches, view, after=after)
         return _OpenEpoch(Position(spec.epoch, start), order_hash(epoch_order), iterator, self._transfer)
 

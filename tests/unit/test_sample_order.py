@@ -57,6 +57,55 @@ def test_neighbours_in_the_file_are_torn_apart() -> None:
     assert (abs(np.diff(found)) == 1).sum() < 20  # 2 are expected
 
 
+@given(seeds, epochs, st.integers(0, 300), st.integers(2, 320))
+def test_an_order_by_windows_visits_every_sample_once(seed: int, epoch: int, num_samples: int, window: int) -> None:
+    found = order(seed, epoch, num_samples, window=window)
+    assert found.dtype == np.int64
+    assert sorted(found) == list(range(num_samples))
+    if window >= num_samples:
+        assert (found == order(seed, epoch, num_samples)).all()
+
+
+@given(seeds, epochs, st.integers(2, 60), st.integers(0, 12))
+def test_an_order_by_windows_stays_in_one_stretch_of_the_file_at_a_time(
+    seed: int, epoch: int, window: int, num_windows: int
+) -> None:
+    found = order(seed, epoch, window * num_windows + 1, window=window)
+    starts = [start for start in range(1, len(found)) if abs(found[start] - found[start - 1]) >= window]
+    lengths = np.diff([0, *starts, len(found)])
+    # Two stretches that follow each other in the file may have drawn neighbouring turns, and look like one.
+    assert len(lengths) <= num_windows + 2
+    for first, last in pairwise([0, *starts, len(found)]):
+        stretch = found[first:last]
+        assert stretch.max() - stretch.min() == len(stretch) - 1
+
+
+def test_an_order_by_windows_never_changes_silently() -> None:
+    assert order(0, 0, 10, window=4).tolist() == [3, 6, 5, 4, 8, 7, 9, 1, 2, 0]
+    assert order_hash(order(42, 15, 50_000, window=1000)) == "c14bed6ca74cb1a7"
+
+
+def test_windows_begin_elsewhere_in_each_epoch_and_take_turns_at_random() -> None:
+    first_windows, cuts = set(), set()
+    for epoch in range(40):
+        found = order(1, epoch, 1000, window=100)
+        first_windows.add(found[0] // 100)
+        cuts.add(found[:20].min() % 100)
+    assert len(first_windows) > 5
+    assert len(cuts) > 20
+
+
+@given(seeds, st.integers(1, 4), st.integers(1, 5), st.integers(2, 40))
+def test_ranks_share_an_order_by_windows_as_any_other(seed: int, world_size: int, batch: int, window: int) -> None:
+    global_batch = world_size * batch
+    epoch_order = order(seed, 0, 6 * global_batch + 1, window=window)
+    steps = all_ranks(
+        epoch_order, start=2 * global_batch, until=6 * global_batch, global_batch=global_batch, world_size=world_size
+    )
+    seen = list(chain.from_iterable(chain.from_iterable(steps)))
+    assert seen == epoch_order[2 * global_batch : 6 * global_batch].tolist()
+
+
 @st.composite
 def spans(draw: st.DrawFn) -> tuple[int, int, int, int, int]:
     """Number of samples, batch per rank, world size, and where to start and end."""
