@@ -48,6 +48,9 @@ JPEG, RAW = 0, 1
 """How an image is stored: as a JPEG file, or as height x width x 3 bytes of RGB."""
 
 
+_AGAIN = "copy the file again from a good one, or write it again"
+
+
 class BetonError(ValueError):
     """A file that is no .beton file, or not a whole one: says which, what is wrong and what to do."""
 
@@ -83,6 +86,10 @@ class Beton:
     num_samples: int
     fields: dict[str, str]
     """The type of each field by its name: float, int, image, bytes, ndarray, json or torch_tensor."""
+    descriptors: NDArray[Any]
+    """The fields, as the file describes them."""
+    metadata: NDArray[Any]
+    """(N,): one row of all fields for each sample."""
     footer: levels.Footer | None
     """What Resolute has added to the file."""
 
@@ -115,12 +122,13 @@ class Beton:
             raise BetonError(
                 self.path, f"field {unknown[0]!r} is of a custom type, whose layout no file tells; leave it out"
             )
+        self.descriptors = descriptors
         self.fields = {name: _TYPES[int(row["type_id"])] for name, row in zip(names, descriptors, strict=True)}
         self._arguments = {name: row["arguments"].tobytes() for name, row in zip(names, descriptors, strict=True)}
 
         layout = np.dtype([(name, _METADATA[self.fields[name]]) for name in self.fields], align=True)
         metadata_at = _HEADER.itemsize + descriptors.nbytes
-        self._metadata = self._table(layout, metadata_at, self.num_samples, "metadata")
+        self.metadata = self._table(layout, metadata_at, self.num_samples, "metadata")
         self._allocations = self._read_allocations(allocations_at, file_size)
         self._images = {name: self._locate_images(name) for name, kind in self.fields.items() if kind == "image"}
         self._levels = {
@@ -129,7 +137,7 @@ class Beton:
         }
         self.footer = self._read_footer(allocations_at)
         if self.footer:
-            tables = (header, descriptors, self._metadata, self._allocations)
+            tables = (header, descriptors, self.metadata, self._allocations)
             self._read_levels(self.footer, levels.tables_checksum(tables), allocations_at)
 
     def _table(self, dtype: np.dtype[Any], offset: int, count: int, what: str) -> NDArray[Any]:
@@ -166,12 +174,12 @@ class Beton:
             raise BetonError(self.path, "is damaged: its levels are those of another file; write it again")
         table = self._table(levels.LEVEL, footer.levels_at, len(names) * count, "levels")
         if (levels.checksum(table), tables_checksum) != (footer.levels_checksum, footer.tables_checksum):
-            raise BetonError(self.path, "is damaged: its tables are not as they were written; copy or write it again")
+            raise BetonError(self.path, f"is damaged: its tables are not as they were written; {_AGAIN}")
         rows = table.reshape(len(names), footer.num_levels, self.num_samples)
         self._levels = {name: list(rows[i]) for i, name in enumerate(names)}
 
     def _locate_images(self, name: str) -> Images:
-        rows, table = self._metadata[name], self._allocations
+        rows, table = self.metadata[name], self._allocations
         its_own = table[table["offset"] == rows["offset"][table["sample"]]]
         sizes, found = np.zeros(self.num_samples, np.uint64), np.zeros(self.num_samples, np.bool_)
         np.maximum.at(sizes, its_own["sample"], its_own["size"])  # an empty field may lie at the same offset
@@ -239,7 +247,7 @@ class Beton:
 
     def column(self, field: str) -> NDArray[Any]:
         """(N,): the field's metadata: the values of int and float fields, tables of offsets for the others."""
-        column: NDArray[Any] = self._metadata[field]
+        column: NDArray[Any] = self.metadata[field]
         return column
 
     def image_bytes(self, sample: int, field: str | None = None) -> bytes:
@@ -247,24 +255,41 @@ class Beton:
         images = self.images(field)
         return self._read(int(images.offsets[sample]), int(images.sizes[sample]))
 
-    def level_bytes(self, sample: int, level: int, field: str | None = None) -> bytes:
-        """What is stored of one sample at a level; empty where it has no image there."""
+    def level_bytes(self, sample: int, level: int, field: str | None = None) -> tuple[bytes, bytes]:
+        """The image of one sample at a level, and its restart index; both empty where there is none.
+
+        Raises BetonError where their checksum is not the one that was stored.
+        """
         row = self.levels(field)[level][sample]
-        return self._read(int(row["offset"]), int(row["size"]))
+        size = int(row["size"])
+        stored = self._read(int(row["offset"]), size + int(row["index_size"]))
+        if row["checksum"] and levels.checksum(stored) != row["checksum"]:
+            raise BetonError(
+                self.path, f"is damaged: the bytes of sample {sample} are not those that were written; {_AGAIN}"
+            )
+        return stored[:size], stored[size:]
 
     def value(self, field: str, sample: int) -> Any:
         """One sample's value, as was given to FFCV's writer; of an image field the stored bytes."""
-        kind, row = self.fields[field], self._metadata[field][sample]
+        kind = self.fields[field]
         if kind in ("int", "float"):
-            return row.item()
+            return self.metadata[field][sample].item()
+        stored = self.stored_bytes(field, sample)
+        if kind in ("ndarray", "torch_tensor"):
+            dtype, shape = _ndarray_type(self._arguments[field])
+            return np.frombuffer(stored, dtype).reshape(shape)
+        return json.loads(stored.rstrip(b"\0")) if kind == "json" else stored
+
+    def stored_bytes(self, field: str, sample: int) -> bytes:
+        """What a sample stores outside of the metadata; int and float fields store nothing there."""
+        kind, row = self.fields[field], self.metadata[field][sample]
+        assert kind not in ("int", "float")
         if kind == "image":
             return self.image_bytes(sample, field)
         if kind in ("ndarray", "torch_tensor"):
             dtype, shape = _ndarray_type(self._arguments[field])
-            size = dtype.itemsize * int(np.prod(shape))
-            return np.frombuffer(self._read(int(row), size), dtype).reshape(shape)
-        stored = self._read(int(row["offset"]), int(row["size"]))
-        return json.loads(stored.rstrip(b"\0")) if kind == "json" else stored
+            return self._read(int(row), dtype.itemsize * int(np.prod(shape)))
+        return self._read(int(row["offset"]), int(row["size"]))
 
     def close(self) -> None:
         """Close the file; the tables stay."""

@@ -106,7 +106,9 @@ class BetonWriter:
         return offset
 
     def finish(self) -> None:
-        """Write the tables."""
+        """Fill the last pages and write the tables."""
+        for level in range(len(self._ends)):
+            self._fill_page(level)
         layout, count = self._layout, self.num_samples
         rows = np.concatenate([self._levels[name][:, :count].ravel() for name in layout.images] or [_NO_LEVELS])
         levels_at = self._next_page
@@ -132,12 +134,20 @@ class BetonWriter:
         assert len(data) <= PAGE_BYTES
         offset = self._ends[level]
         if offset is None or -offset % PAGE_BYTES < len(data):
+            self._fill_page(level)
             offset = self._next_page
             self._next_page += PAGE_BYTES
         self._ends[level] = offset + len(data)
         self._file.seek(offset)
         self._file.write(data)
         return offset
+
+    def _fill_page(self, level: int) -> None:
+        """Leave no hole, so that a disk that is too full is noticed while writing."""
+        end = self._ends[level]
+        if end is not None:
+            self._file.seek(end)
+            self._file.write(bytes(-end % PAGE_BYTES))
 
 
 _NO_LEVELS = np.zeros(0, levels.LEVEL)

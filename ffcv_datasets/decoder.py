@@ -73,13 +73,19 @@ class Decoder:
         self, beton: Beton, samples: NDArray[np.int64], boxes: Boxes, out: NDArray[np.uint8], field: str | None = None
     ) -> dict[int, DataError]:
         """Fill `out` as `decode` does, and tell what is wrong with the damaged samples, by their place in the batch."""
-        levels = [level[samples] for level in beton.levels(field)]
         _, height, width, _ = out.shape
-        chosen = level_for(height, width, boxes.height, boxes.width, levels)
-        stored = np.choose(chosen, levels) if len(levels) > 1 else levels[0]
+        chosen = self.levels_read(beton, samples, boxes, height, width, field)
+        stored = np.choose(chosen, [level[samples] for level in beton.levels(field)])
         jobs = _jobs(beton.images(field), samples, stored, boxes)
         failures = _core.decode(self._pool, beton.fileno(), jobs, out, height, width)
         return {index: DataError(beton.path, int(samples[index]), reason) for index, reason in failures}
+
+    @staticmethod
+    def levels_read(
+        beton: Beton, samples: NDArray[np.int64], boxes: Boxes, height: int, width: int, field: str | None = None
+    ) -> NDArray[np.intp]:
+        """(N,): the number of the level that is read of each image for an output of that size."""
+        return level_for(height, width, boxes.height, boxes.width, [level[samples] for level in beton.levels(field)])
 
     def examine(self, beton: Beton, samples: NDArray[np.int64], level: int, field: str | None = None) -> dict[int, str]:
         """Read all that is stored of samples (N,) at a level, to its end; tells what is wrong, by their numbers."""

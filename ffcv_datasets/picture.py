@@ -26,6 +26,10 @@ class PictureError(ValueError):
     """A file that cannot be stored as a picture; the message says why."""
 
 
+class EncodingError(ValueError):
+    """A way to store pictures that makes no sense."""
+
+
 class DamagedJpegError(PictureError):
     """A JPEG file that shows a picture, but not without guesses."""
 
@@ -48,14 +52,14 @@ class Encoding:
 
     def __post_init__(self) -> None:
         if self.max_side is not None and not 1 <= self.max_side <= _MAX_SIDE:
-            raise ValueError(f"max_side: {self.max_side} is not between 1 and {_MAX_SIDE}")
+            raise EncodingError(f"max_side: {self.max_side} is not between 1 and {_MAX_SIDE}")
         if not 1 <= self.jpeg_quality <= 100:
-            raise ValueError(f"jpeg_quality: {self.jpeg_quality} is not between 1 and 100; 90 is usual")
+            raise EncodingError(f"jpeg_quality: {self.jpeg_quality} is not between 1 and 100; 90 is usual")
         if not 0 <= self.share_jpeg <= 1:
-            raise ValueError(f"share_jpeg: {self.share_jpeg} is not between 0 and 1; 1 stores all as JPEG")
+            raise EncodingError(f"share_jpeg: {self.share_jpeg} is not between 0 and 1; 1 stores all as JPEG")
         sides = (self.max_side or _MAX_SIDE + 1, *self.further_sides, 0)
         if any(larger <= smaller for larger, smaller in itertools.pairwise(sides)) or len(sides) > MAX_LEVELS + 1:
-            raise ValueError(
+            raise EncodingError(
                 f"levels: {', '.join(map(str, sides[:-1]))} do not fall from each to the next, "
                 f"or are more than {MAX_LEVELS}; 500,256 is usual"
             )

@@ -13,7 +13,7 @@ _MAX_LISTED_CLASSES = 20
 def describe(path: Path, card: Card) -> str:
     """What was written, in one line."""
     skipped = f", {card.num_skipped:,} left out" if card.num_skipped else ""
-    kept = f", {card.num_kept:,} byte for byte as they were" if card.num_kept else ""
+    kept = f", {card.num_kept:,} not compressed again" if card.num_kept else ""
     return f"{path}: {_samples(card)}, {card.num_bytes / 1e6:,.1f} MB{kept}{skipped}"
 
 
@@ -29,12 +29,27 @@ def card_rows(beton: Path, card: Card) -> list[tuple[str, str]]:
         ("width", _side(card.width)),
         ("height", _side(card.height)),
         ("stored", f"{card.num_jpeg:,} JPEG, {card.num_samples - card.num_jpeg:,} raw, {resized}"),
-        ("encoding", f"quality {card.jpeg_quality}; {card.num_kept:,} files byte for byte as they were"),
+        ("encoding", f"quality {card.jpeg_quality or 'unknown'}; {card.num_kept:,} files not compressed again"),
+        *_level_rows(card),
         ("channel mean", "  ".join(f"{level:.3f}" for level in card.channel_mean)),
         ("channel std", "  ".join(f"{level:.3f}" for level in card.channel_std)),
         ("size", f"{card.num_bytes:,} bytes"),
         ("SHA-256", card.sha256),
     ]
+
+
+def _level_rows(card: Card) -> list[tuple[str, str]]:
+    """What the file has beside what FFCV reads, and what it costs."""
+    rows: list[tuple[str, str]] = []
+    if card.image_bytes is not None:
+        rows.append(("image bytes", f"{card.image_bytes:,}"))
+    for level in card.further_levels:
+        share = f", {level.num_bytes / card.image_bytes:+.0%}" if card.image_bytes else ""
+        rows.append((f"level {level.max_side} px", f"{level.num_images:,} images, {level.num_bytes:,} bytes{share}"))
+    if card.num_indexed:
+        rows.append(("restart markers", f"{card.num_indexed:,} images, index of {card.index_bytes:,} bytes"))
+    rows.append(("checksums", "one per image and level, one for the tables" if card.has_checksums else "none"))
+    return rows
 
 
 def file_rows(beton: Beton) -> list[tuple[str, str]]:
@@ -59,6 +74,12 @@ def file_rows(beton: Beton) -> list[tuple[str, str]]:
             ]
             num_jpeg = int((images.mode == JPEG).sum())
             rows.append((f"{field} stored", f"{num_jpeg:,} JPEG, {beton.num_samples - num_jpeg:,} raw"))
+            for side, level in zip(beton.footer.sides if beton.footer else (), beton.levels(field)[1:], strict=True):
+                num_images, num_bytes = int((level["size"] > 0).sum()), int((level["size"] + level["index_size"]).sum())
+                rows.append((f"{field} level {side} px", f"{num_images:,} images, {num_bytes:,} bytes"))
+            num_indexed = int((beton.levels(field)[0]["index_size"] > 0).sum())
+            rows.append((f"{field} restart markers", f"{num_indexed:,} images" if num_indexed else "none"))
+    rows.append(("checksums", "one per image and level, one for the tables" if beton.footer else "none"))
     return rows
 
 

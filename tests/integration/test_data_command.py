@@ -57,8 +57,8 @@ def test_both_splits_are_written_with_cards(tree: Path, out: Path) -> None:
     assert run.returncode == 0, run.stderr
     assert files_in(out.parent) == ["pets.train.beton", "pets.train.card.json", "pets.val.beton", "pets.val.card.json"]
     assert run.stdout.splitlines()[-2:] == [
-        f"{out.parent}/pets.train.beton: 12 images of 2 classes, 16.8 MB, 12 byte for byte as they were",
-        f"{out.parent}/pets.val.beton: 4 images of 2 classes, 16.8 MB, 4 byte for byte as they were",
+        f"{out.parent}/pets.train.beton: 12 images of 2 classes, 16.8 MB, 12 not compressed again",
+        f"{out.parent}/pets.val.beton: 4 images of 2 classes, 16.8 MB, 4 not compressed again",
     ]
     assert run.stdout.splitlines()[0] == "2 of 16 images"
     assert run.stderr == "ignored, being no images by their names: 1 files\n"
@@ -217,3 +217,47 @@ def test_drawing_twice_draws_once(tmp_path: Path) -> None:
     assert data("draw", folder, *numbers, "--seed", "1", "--force").returncode == 0
     recipe = json.loads((folder / "train.card.json").read_text())["recipe"]
     assert (recipe["seed"], recipe["num_samples"], recipe["size"]) == (1, 30, 16)
+
+
+def test_levels_and_markers_are_written_told_and_copied(tree: Path, out: Path) -> None:
+    run = data("write", tree / "train", out, "--levels", "60,30,16", "--restart")
+    assert run.returncode == 0, run.stderr
+    run = data("info", out)
+    for part in ("level 30 px", "level 16 px", "12 images, ", "restart markers", "one per image and level"):
+        assert part in run.stdout
+    copy = out.with_name("copy.beton")
+    run = data("repack", out, copy, "--levels", "60,20")
+    assert run.returncode == 0, run.stderr
+    assert f"{copy}: 12 images of 2 classes, " in run.stdout
+    card = read_card(copy)
+    assert card is not None
+    assert (card.num_indexed, [level.max_side for level in card.further_levels]) == (12, [20])
+    run = data("verify", copy)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.splitlines()[-1] == f"{copy}: all 12 samples are sound and equal to their checksums"
+
+
+def test_verify_lists_every_damaged_sample(tree: Path, out: Path) -> None:
+    data("write", tree / "train", out)
+    content = bytearray(out.read_bytes())
+    with Beton(out) as beton:
+        for sample in (2, 7):
+            content[int(beton.images().offsets[sample]) + 300] ^= 1
+    out.write_bytes(content)
+    run = data("verify", out)
+    assert run.returncode == 2
+    *faults, summary = run.stderr.splitlines()
+    assert [fault.split(",")[0] for fault in faults] == [f"{out}: sample 2", f"{out}: sample 7"]
+    assert summary == f"resolute: {out}: 2 of 12 samples are damaged"
+    run = data("repack", out, out.with_name("copy.beton"))
+    assert run.returncode == 2
+    assert run.stderr.splitlines()[-1].startswith(f"resolute: {out}: 2 samples are damaged;")
+    assert files_in(out.parent) == ["pets.beton", "pets.card.json"]
+
+
+@pytest.mark.parametrize("levels", ["256,500", "50;60", "500,0", "40,40"])
+def test_levels_that_make_no_sense_are_refused(tree: Path, out: Path, levels: str) -> None:
+    run = data("write", tree, out, "--levels", levels)
+    assert run.returncode == 2
+    assert "500,256" in run.stderr
+    assert "Traceback" not in run.stderr

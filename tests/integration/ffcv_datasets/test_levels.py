@@ -136,7 +136,7 @@ def test_a_level_is_resampled_at_fractions_of_its_pixels(levels_file: Path, reso
     with Beton(levels_file) as beton:
         row = beton.levels()[level][0]
         level_height, level_width = int(row["height"]), int(row["width"])
-        stored = beton.level_bytes(0, level)
+        stored, _ = beton.level_bytes(0, level)
     with Image.open(io.BytesIO(stored)) as image:
         pixels = np.asarray(image.convert("RGB")).astype(np.float64)
     down = area_weights(top * level_height / 375, height * level_height / 375, resolution, level_height)
