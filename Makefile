@@ -1,7 +1,7 @@
 # Every target sets up .venv first; when nothing has changed since, that takes well under a second.
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint format demo clean
+.PHONY: help setup test lint format fuzz demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ lint: setup ## check style and types
 format: setup ## put the code into its style
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
+
+fuzz: setup ## fuzz the C core under sanitizers, with clang (SECONDS=600)
+	@SECONDS_TO_RUN=$(or $(SECONDS),600) tests/fuzz/run.sh
 
 demo: setup ## draw a data set, then train on it in three phases with two workers
 	@$(BIN)/resolute data draw build/demo
