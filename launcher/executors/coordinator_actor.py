@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 from launcher.coordinator import Acknowledgement, Agreement, Coordinator, Directive
@@ -12,11 +13,14 @@ ACTOR_NAME = "coordinator"
 
 
 class CoordinatorPost:
-    """What the actor runs, one call at a time: the coordinator, and a letter box from the workers to the driver."""
+    """What the actor runs, one call at a time: the coordinator, and a letter box from the workers to the driver.
+
+    Letters stay closed: to unpickle an event can mean to import torch, which this process does without.
+    """
 
     def __init__(self, coordinator: Coordinator):
         self._coordinator = coordinator
-        self._events: list[Event] = []
+        self._letters: list[bytes] = []
 
     def next(self, rank: int, turn: int, position: Position, samples_per_s: float | None) -> Directive:
         return self._coordinator.next(rank=rank, turn=turn, position=position, samples_per_s=samples_per_s)
@@ -27,16 +31,16 @@ class CoordinatorPost:
     def agreement(self, turn: int) -> Agreement:
         return self._coordinator.agreement(turn)
 
-    def emit(self, event: Event) -> None:
-        self._events.append(event)
+    def post(self, letter: bytes) -> None:
+        self._letters.append(letter)
 
     def request_stop(self, reason: str) -> None:
         self._coordinator.request_stop(reason)
 
-    def take_events(self) -> list[Event]:
-        """The events since the last call, in order."""
-        events, self._events = self._events, []
-        return events
+    def take_letters(self) -> list[bytes]:
+        """The letters since the last call, in order."""
+        letters, self._letters = self._letters, []
+        return letters
 
 
 class ActorLink:
@@ -59,7 +63,7 @@ class ActorLink:
         return agreement
 
     def emit(self, event: Event) -> None:
-        self._call("emit", event)
+        self._call("post", pickle.dumps(event))
 
     def _call(self, method: str, *arguments: object) -> Any:
         """Raises what the coordinator raised, rather than Ray's wrapping of it."""

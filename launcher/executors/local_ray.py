@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from launcher.run_setup import RunSetup
 from launcher.signals import stop_on_signal
 
 _POLL_S = 0.2
-_LAST_EVENTS_S = 10.0
+_LAST_LETTERS_S = 10.0
 _COLLECTIVE_TIMEOUT_S = 600
 """How long a rank waits for the others in a collective; they part for the time of a checkpoint at most."""
 _TRAIN_SETTINGS = {
@@ -26,8 +29,10 @@ _TRAIN_SETTINGS = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # An actor of its own, for nodes that come and go.
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "120",  # A worker's process that is alive and answers nothing.
-    "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "5",  # After a failure its peers may be stuck.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TRAIN_ENABLE_SHARE_CUDA_VISIBLE_DEVICES": "1",  # NCCL wants each process to see its neighbours' GPUs.
+    "GLOO_SOCKET_IFNAME": "lo",
+    "NCCL_SOCKET_IFNAME": "lo",
 }
 
 
@@ -47,7 +52,7 @@ def run_local_ray(setup: RunSetup, on_event: Callable[[Event], None]) -> Stop | 
         import ray
 
         post = ray.remote(num_cpus=0)(CoordinatorPost).options(name=ACTOR_NAME).remote(setup.coordinator())
-        trainer = _trainer(setup, storage=home.temp_dir / "train", use_gpu=num_gpus > 0)
+        trainer = _trainer(setup, home.temp_dir, use_gpu=num_gpus > 0)
         stop_reasons: list[str] = []
         with stop_on_signal(stop_reasons.append):
             fit = _in_background(trainer.fit)
@@ -72,30 +77,44 @@ def _count_gpus(workers: int) -> int:
     return num_gpus
 
 
-def _trainer(setup: RunSetup, *, storage: Path, use_gpu: bool) -> Any:
-    """Ray Train's trainer. What it stores is of no use to us, and goes with Ray's directory."""
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+def _trainer(setup: RunSetup, temp_dir: Path, *, use_gpu: bool) -> Any:
+    """Ray Train's trainer; what it stores is of no use to us, and goes with Ray's directory.
 
-    return TorchTrainer(
-        _work,
-        train_loop_config={"setup": setup},
-        torch_config=TorchConfig(timeout_s=_COLLECTIVE_TIMEOUT_S),
+    Not its TorchTrainer, which has rank 0 listen on all of the host's addresses, and two more processes import torch.
+    """
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+    return DataParallelTrainer(
+        partial(_work, setup, temp_dir / "process_group"),
         scaling_config=ScalingConfig(num_workers=setup.plan.world_size, use_gpu=use_gpu),
-        run_config=RunConfig(name="run", storage_path=str(storage), failure_config=FailureConfig(max_failures=0)),
+        run_config=RunConfig(
+            name="run", storage_path=str(temp_dir / "train"), failure_config=FailureConfig(max_failures=0)
+        ),
     )
 
 
-def _work(config: dict[str, RunSetup]) -> Any:
-    """What each of Ray Train's workers does."""
+def _work(setup: RunSetup, meeting_file: Path) -> Stop | Done:
+    """What each of Ray Train's workers does. Ranks find each other through `meeting_file`."""
+    import torch.distributed as dist
     from ray.train import get_context
     from ray.train.torch import get_device
 
     from launcher.worker_process import Place, run_worker
 
     context = get_context()
-    place = Place(context.get_world_rank(), context.get_local_world_size(), get_device())
-    return run_worker(config["setup"], place, ActorLink())
+    rank, world_size, device = context.get_world_rank(), context.get_world_size(), get_device()
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        init_method=f"file://{meeting_file}",
+        rank=rank,
+        world_size=world_size,
+        timeout=timedelta(seconds=_COLLECTIVE_TIMEOUT_S),
+        device_id=device if device.type == "cuda" else None,
+    )
+    outcome = run_worker(setup, Place(rank, context.get_local_world_size(), device), ActorLink())
+    dist.destroy_process_group()
+    return outcome
 
 
 def _in_background(work: Callable[[], Any]) -> Future[Any]:
@@ -117,23 +136,23 @@ def _lead(fit: Future[Any], post: Any, stop_reasons: list[str], on_event: Callab
 
     The main thread waits for futures alone: what a signal handler raises inside `ray.get` would be lost.
     """
-    events = post.take_events.remote().future()
+    letters = post.take_letters.remote().future()
     while not fit.done():
         wait([fit], timeout=_POLL_S)
         while stop_reasons:
             reason = stop_reasons.pop()
             post.request_stop.remote(reason)
             on_event(StopRequested(reason))
-        if events.done() and not events.exception():
-            for event in events.result():
-                on_event(event)
-            events = post.take_events.remote().future()
-    _hand_on_the_last(events, post, on_event)
+        if letters.done():
+            _deliver(letters, on_event)
+            letters = post.take_letters.remote().future()
+    for last in (letters, post.take_letters.remote().future()):
+        wait([last], timeout=_LAST_LETTERS_S)
+        _deliver(last, on_event)
 
 
-def _hand_on_the_last(events: Future[Any], post: Any, on_event: Callable[[Event], None]) -> None:
-    for future in (events, post.take_events.remote().future()):
-        wait([future], timeout=_LAST_EVENTS_S)
-        if future.done() and not future.exception():
-            for event in future.result():
-                on_event(event)
+def _deliver(letters: Future[list[bytes]], on_event: Callable[[Event], None]) -> None:
+    """Hand on what has come; nothing comes any more from a coordinator that died, which `fit` will tell of."""
+    if letters.done() and not letters.exception():
+        for letter in letters.result():
+            on_event(pickle.loads(letter))

@@ -64,7 +64,7 @@ def private_ray(
         keeper = _start_keeper(temp_dir, saved_logs, _start_command(temp_dir, num_cpus, num_gpus))
         last_word = b""
         try:
-            ray = _import_ray()  # Takes 2 of the 4 s that Ray needs to come up.
+            ray = _import_ray()  # Takes 1 of the 4 s that Ray needs to come up.
             address = _await_address(keeper, saved_logs)
             _connect(ray, address)
             yield PrivateRay(address, _NAMESPACE, temp_dir)
@@ -98,6 +98,8 @@ def _ray_settings(token: Path) -> dict[str, str]:
         # (ray/_private/services.py: get_node_ip_address).
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
+        # Never end a worker because of memory that others on this machine use.
+        "RAY_memory_monitor_refresh_ms": "0",
         # Idle workers started in advance have not the environment that Ray Train's actors ask for: wasted.
         "RAY_enable_worker_prestart": "0",
         "RAY_prestart_worker_first_driver": "0",
@@ -143,7 +145,7 @@ def _start_keeper(temp_dir: Path, saved_logs: Path, command: list[str]) -> subpr
 
 def _import_ray() -> ModuleType:
     import ray
-    import ray.train.torch
+    import ray.train
 
     return ray
 
