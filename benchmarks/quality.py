@@ -2,7 +2,7 @@
 
     python benchmarks/quality.py FILE.beton [--levels FILE-WITH-LEVELS.beton] [--sizes 96,128,160,224]
 
-One line per size and DCT scale. FILE's full decode is the reference for both files.
+One line per size, level and DCT scale. FILE's full decode is the reference for both files.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ class Quality:
     """Of all crops of one kind, in grey levels of 0..255."""
 
     size: int
+    level: int
+    """Which of the images stored for a sample was read; 0 is the largest."""
     scale: str
     """1/8, 2/8, 4/8 or 8/8: the smallest DCT scale at which the crop still covers the output; or `enlarged`."""
     crops: int
@@ -62,8 +64,8 @@ def reference(pixels: NDArray[np.uint8], top: int, left: int, height: int, width
     return resampled
 
 
-def dct_scale(height: int, width: int, size: int) -> str:
-    """The scale that a box of that height and width allows."""
+def dct_scale(height: float, width: float, size: int) -> str:
+    """The scale that a box of that height and width, in what is stored, allows."""
     if min(height, width) < size:
         return "enlarged"
     return f"{next(m for m in (1, 2, 4, 8) if min(height, width) * m >= 8 * size)}/8"
@@ -71,14 +73,18 @@ def dct_scale(height: int, width: int, size: int) -> str:
 
 def compare(
     beton: Beton, full: Sequence[NDArray[np.uint8]], samples: NDArray[np.int64], where: Boxes, size: int
-) -> Iterator[tuple[str, Plane]]:
-    """For each sample its DCT scale, and our pixels less the reference's (size, size, 3)."""
+) -> Iterator[tuple[tuple[int, str], Plane]]:
+    """For each sample its level and DCT scale, and our pixels less the reference's (size, size, 3)."""
     ours = np.empty((len(samples), size, size, 3), np.uint8)
     Decoder().decode(beton, samples, where, ours)
+    levels = Decoder.levels_read(beton, samples, where, size, size)
     for i, sample in enumerate(samples):
         box = (int(where.top[i]), int(where.left[i]), int(where.height[i]), int(where.width[i]))
         right = reference(full[sample], *box, size)
-        yield dct_scale(*box[2:], size), ours[i, :, :: -1 if where.flip[i] else 1] - right
+        stored = beton.levels()[levels[i]][sample]
+        shrunk = int(stored["height"]) / int(beton.heights()[sample])
+        kind = int(levels[i]), dct_scale(shrunk * box[2], shrunk * box[3], size)
+        yield kind, ours[i, :, :: -1 if where.flip[i] else 1] - right
 
 
 def measure(beton: Beton, full: Sequence[NDArray[np.uint8]], sizes: Sequence[int], epochs: int) -> list[Quality]:
@@ -86,20 +92,20 @@ def measure(beton: Beton, full: Sequence[NDArray[np.uint8]], sizes: Sequence[int
     samples = np.arange(beton.num_samples)
     rows = []
     for size in sizes:
-        found: dict[str, list[Plane]] = defaultdict(list)
+        found: dict[tuple[int, str], list[Plane]] = defaultdict(list)
         for epoch in range(epochs):
             where = boxes(TrainView(0, epoch, size), samples, beton.heights(), beton.widths())
-            for scale, difference in compare(beton, full, samples, where, size):
-                found[scale].append(difference)
-        rows += [summarise(size, scale, differences) for scale, differences in sorted(found.items())]
+            for kind, difference in compare(beton, full, samples, where, size):
+                found[kind].append(difference)
+        rows += [summarise(size, *kind, differences) for kind, differences in sorted(found.items())]
     return rows
 
 
-def summarise(size: int, scale: str, differences: Sequence[Plane]) -> Quality:
+def summarise(size: int, level: int, scale: str, differences: Sequence[Plane]) -> Quality:
     errors = [10 * np.log10(255**2 / max(float((difference**2).mean()), 1e-9)) for difference in differences]
     red, green, blue = np.mean([difference.mean((0, 1)) for difference in differences], axis=0)
     bias = (float(red), float(green), float(blue))
-    return Quality(size, scale, len(errors), float(np.mean(errors)), float(min(errors)), bias)
+    return Quality(size, level, scale, len(errors), float(np.mean(errors)), float(min(errors)), bias)
 
 
 def full_decode(beton: Beton) -> list[NDArray[np.uint8]]:
@@ -120,13 +126,13 @@ def main() -> None:
     sizes = [int(size) for size in chosen.sizes.split(",")]
     with Beton(chosen.file) as beton:
         full = full_decode(beton)
-    print(f"{'file':<10}{'px':>5}  {'DCT scale':<10}{'crops':>6}{'PSNR dB':>9}{'worst':>8}   bias R, G, B")
+    print(f"{'file':<10}{'px':>5}{'level':>7}  {'DCT scale':<10}{'crops':>6}{'PSNR dB':>9}{'worst':>8}   bias R, G, B")
     for name, path in (("plain", chosen.file), ("levels", chosen.levels)):
         if path is not None:
             with Beton(path) as beton:
                 for row in measure(beton, full, sizes, chosen.epochs):
                     bias = " ".join(f"{channel:+.2f}" for channel in row.bias)
-                    head = f"{name:<10}{row.size:>5}  {row.scale:<10}{row.crops:>6}"
+                    head = f"{name:<10}{row.size:>5}{row.level:>7}  {row.scale:<10}{row.crops:>6}"
                     print(f"{head}{row.psnr_db:>9.1f}{row.worst_db:>8.1f}   {bias}")
 
 
