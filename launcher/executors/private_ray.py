@@ -100,6 +100,8 @@ def _ray_settings(token: Path) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         # Never end a worker because of memory that others on this machine use.
         "RAY_memory_monitor_refresh_ms": "0",
+        # Training is what this Ray is for; it would run at a niceness of 15, behind everything else on the machine.
+        "RAY_worker_niceness": "0",
         # Idle workers started in advance have not the environment that Ray Train's actors ask for: wasted.
         "RAY_enable_worker_prestart": "0",
         "RAY_prestart_worker_first_driver": "0",
