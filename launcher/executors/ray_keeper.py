@@ -38,6 +38,7 @@ def keep(temp_dir: Path, saved_logs: Path, command: list[str]) -> None:
     """Run `command`, a blocking `ray start`, until the driver is done, gone, or Ray has ended by itself."""
     for number in _SHIELDED:
         signal.signal(number, signal.SIG_IGN)  # Inherited by Ray, whose processes SIGUSR1 and SIGUSR2 would kill.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit())
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # Ray's orphans become our children, so that they can be waited for.
     discard = False
     with (temp_dir / "ray_start.log").open("wb") as log:
@@ -48,6 +49,7 @@ def keep(temp_dir: Path, saved_logs: Path, command: list[str]) -> None:
         if _announce_address(ray, temp_dir / "ray" / "ray_current_cluster"):
             discard = _await_driver(ray)
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # What follows is what it asks for.
         _end(ray)
         if not discard:
             _save_logs(temp_dir, saved_logs)
@@ -87,11 +89,11 @@ def _driver_speaks(within_s: float = 0.0) -> bool:
 
 
 def _end(ray: subprocess.Popen[bytes]) -> None:
-    """End Ray in its own way, then kill whatever of this session is left."""
+    """End Ray in its own way, then kill whatever of this session is left: workers may linger without their Ray."""
     ray.terminate()
     began = time.monotonic()
     while (left := _others_in_session(ray)) and (waited := time.monotonic() - began) < _GRACE_S + _KILLING_S:
-        for pid in left if waited > _GRACE_S else ():
+        for pid in left if waited > _GRACE_S or ray.poll() is not None else ():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(_POLL_S)
