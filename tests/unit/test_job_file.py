@@ -62,6 +62,11 @@ def test_the_message_names_the_file_counts_the_mistakes_and_gives_each_a_line() 
     assert len(others) == 5
 
 
+def test_one_mistake_is_not_counted_as_many() -> None:
+    with pytest.raises(JobError, match=r"^job: 1 mistake\n"):
+        parse_job(MINIMAL, overrides=["seed=x"])
+
+
 def test_the_error_survives_pickling() -> None:
     with pytest.raises(JobError) as caught:
         parse_job(FIVE_MISTAKES)
@@ -244,6 +249,40 @@ def test_rules_are_told_in_the_users_words(override: str, rule: str) -> None:
     assert problem.rule == rule
     assert not {"tuple", "dictionary", "tag", "instance"} & set(str(problem).lower().split())
     assert "{" not in problem.rule + problem.fix.replace("{start", "")
+
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "data": {"decode_threads_per_worker": 1, "batches_ahead": 3, "skip_corrupt": False, "channel_mean": None},
+    "model": {"options": {}, "blurpool": False},
+    "loss": {"label_smoothing": 0},
+    "optimizer": {"name": "sgd", "momentum": 0.9, "nesterov": False, "weight_decay": 0, "norm_weight_decay": None},
+    "learning_rate": {"base_batch": 256, "scaling": "linear", "shape": {"kind": "constant"}},
+    "evaluation": {
+        "resolution": None,
+        "crop_ratio": 0.875,
+        "flip_tta": False,
+        "batch_per_worker": 256,
+        "every_epochs": 1,
+    },
+    "run": {"mode": "single", "workers": 1, "precision": "auto", "lease_s": 2, "transition_timeout_s": 300},
+    "checkpoint": {"every_epochs": 1, "keep_last": 2},
+}
+
+
+def test_what_a_job_does_not_say_never_changes_silently() -> None:
+    resolved = make_job({}).model_dump(mode="json")
+    assert resolved["seed"] == 0
+    for section, defaults in DEFAULTS.items():
+        assert resolved[section] | defaults == resolved[section]
+    phase = {"lr_scale": 1, "warmup_epochs": 0, "warmup_start_factor": 0.1, "crop_scale": [0.08, 1.0], "name": None}
+    assert resolved["phases"][0] | phase == resolved["phases"][0]
+    assert make_job(optimizer={"name": "adamw"}).model_dump(mode="json")["optimizer"] == {
+        "name": "adamw",
+        "betas": [0.9, 0.999],
+        "epsilon": 1e-8,
+        "weight_decay": 0,
+        "norm_weight_decay": None,
+    }
 
 
 def test_a_resolution_is_a_size_or_a_ramp() -> None:
