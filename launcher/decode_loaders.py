@@ -121,8 +121,10 @@ class _Torchvision:
         self._made: dict[int, Any] = {}
 
     def run(self, size: int, epoch: int) -> None:
+        import torch
         from torch.utils.data import DataLoader
 
+        torch.set_num_threads(1)  # FFCV sets it to its own, and torch's threads spin where they have nothing to do
         if size not in self._made:
             self._made.clear()
             self._made[size] = DataLoader(
