@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,6 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from ffcv_datasets.card import Card, read_card
 from launcher.cli.console import say, show_table
 from launcher.config import JobConfig
 from launcher.data_facts import count_samples, known_num_classes
@@ -51,10 +55,45 @@ def plan(
     num_samples = count_samples(config, source=job)
     flops = _measure(config) if measure else None
     laid_out = build_plan(config, num_samples=num_samples, world_size=world_size, flops=flops)
+    card = read_card(Path(config.data.train)) if config.data.train else None
+    reading = plan_reading(laid_out, card) if card else []
     if output is Format.JSON:
-        typer.echo(json.dumps(laid_out.to_json(), indent=1))
+        plain = laid_out.to_json() | {"reading": [dataclasses.asdict(epoch) for epoch in reading]}
+        typer.echo(json.dumps(plain, indent=1))
     else:
-        show_plan(laid_out, title=config.name, console=Console())
+        console = Console()
+        show_plan(laid_out, title=config.name, console=console)
+        for epoch in reading:
+            say(console, f"reads {epoch}")
+
+
+@dataclass(frozen=True)
+class EpochReading:
+    """What an epoch at one size reads of the training file, reckoned from its card."""
+
+    resolution: int
+    level_shares: dict[int, float]
+    """Longest side in pixels of a stored level -> share of the crops that read it."""
+    bytes_per_epoch: int
+
+    def __str__(self) -> str:
+        levels = ", ".join(f"{share:.0%} at {side} px" for side, share in self.level_shares.items() if share >= 0.005)
+        return f"{self.bytes_per_epoch / 1e6:,.1f} MB an epoch at {self.resolution} px: {levels}"
+
+
+def plan_reading(plan: Plan, card: Card) -> list[EpochReading]:
+    """For each size and crop that the plan trains with; nothing if the card does not tell how long the images are."""
+    from ffcv_datasets.reading_cost import bytes_per_epoch, level_shares
+
+    reading = []
+    first = max(card.width.max, card.height.max)
+    sides = [first, *(level.max_side for level in card.further_levels)]
+    for resolution, crop_scale in dict.fromkeys((row.resolution, row.crop_scale) for row in plan.rows):
+        num_bytes = bytes_per_epoch(card, resolution, crop_scale)
+        if num_bytes is not None:
+            shares = dict(zip(sides, level_shares(card, resolution, crop_scale), strict=True))
+            reading.append(EpochReading(resolution, shares, num_bytes))
+    return reading
 
 
 def _measure(config: JobConfig) -> dict[int, float]:

@@ -1,0 +1,49 @@
+"""What a plan says of reading, reckoned from a data set's card."""
+
+from __future__ import annotations
+
+import pytest
+
+from ffcv_datasets.card import Card, Extent, LevelCard
+from launcher.cli.plan import plan_reading
+from launcher.config import JobConfig
+from launcher.plan import Plan, build_plan
+
+CARD = Card(
+    source="train",
+    num_samples=1000,
+    classes=None,
+    samples_per_class=None,
+    num_bytes=70_000_000,
+    sha256="0" * 64,
+    width=Extent(min=500, mean=500.0, max=500),
+    height=Extent(min=500, mean=500.0, max=500),
+    channel_mean=(1.0, 1.0, 1.0),
+    channel_std=(1.0, 1.0, 1.0),
+    max_side=500,
+    jpeg_quality=90,
+    share_jpeg=1.0,
+    num_jpeg=1000,
+    num_kept=0,
+    image_bytes=50_000_000,
+    further_levels=(LevelCard(max_side=250, num_images=1000, num_bytes=15_000_000),),
+)
+
+
+def a_plan(*resolutions: int) -> Plan:
+    phases = [{"epochs": 2, "resolution": r, "batch_per_worker": 8, "crop_scale": [1.0, 1.0]} for r in resolutions]
+    fields = {"name": "a", "data": {}, "model": {"name": "m"}, "learning_rate": {"base": 0.1}, "phases": phases}
+    return build_plan(JobConfig.model_validate(fields), num_samples=1000, world_size=1)
+
+
+def test_each_size_reads_the_smallest_level_that_serves_it() -> None:
+    small, large = plan_reading(a_plan(200, 300), CARD)
+    assert (small.resolution, large.resolution) == (200, 300)
+    assert small.level_shares == {500: pytest.approx(0.0), 250: pytest.approx(1.0)}
+    assert large.level_shares == {500: pytest.approx(1.0), 250: pytest.approx(0.0)}
+    assert (small.bytes_per_epoch, large.bytes_per_epoch) == (15_000_000, 50_000_000)
+    assert str(small) == "15.0 MB an epoch at 200 px: 100% at 250 px"
+
+
+def test_a_card_that_does_not_tell_the_images_bytes_gives_no_reading() -> None:
+    assert plan_reading(a_plan(200), CARD.model_copy(update={"image_bytes": None})) == []
