@@ -1,7 +1,7 @@
 """A Ray that belongs to one run: on loopback alone, behind its own token, and gone with the run.
 
 Ray is a child of a keeper process (`ray_keeper.py`) rather than of `ray.init`: the keeper notices the driver's end
-whatever its cause, keeps signals away from Ray, and brings Ray up while the driver still imports torch.
+whatever its cause, keeps signals away from Ray, and brings Ray up while the driver still imports it.
 """
 
 from __future__ import annotations
