@@ -19,8 +19,13 @@ from launcher.models import check_model
 from launcher.paths import RunPaths
 from launcher.plan import Plan, Position, build_plan, differences, resolutions
 
-_DECISIVE_SECTIONS = ("model", "loss", "optimizer")
-"""What decides the weights besides the plan."""
+_DECISIVE = {
+    "model": None,
+    "loss": None,
+    "optimizer": None,
+    "data": ("loader", "num_classes", "channel_mean", "channel_std"),
+}
+"""What decides the weights besides the plan: keys by section, None for all that the section has."""
 
 
 class ChangedJobError(ValueError):
@@ -98,9 +103,9 @@ def _changes(job: JobConfig, plan: Plan, paths: RunPaths) -> list[str]:
     new_job = job.model_dump(mode="json")
     lines = [
         f"{section}.{key}: {old_job[section].get(key)} -> {value}"
-        for section in _DECISIVE_SECTIONS
+        for section, keys in _DECISIVE.items()
         for key, value in new_job[section].items()
-        if old_job[section].get(key) != value
+        if (keys is None or key in keys) and old_job[section].get(key) != value
     ]
     if old_plan["fingerprint"] == plan.fingerprint:
         return lines

@@ -81,6 +81,7 @@ def test_a_run_goes_on_at_its_newest_checkpoint(position: Position, job_path: Pa
         ("phases.1.resolution=20", "from epoch 2: "),
         ("seed=4", "seed: 3 -> 4"),
         ("run.workers=2", "world_size: 1 -> 2"),
+        ("data.loader=ffcv", "data.loader: resolute -> ffcv"),
         ("model.options.width=8", "model.options: {'blocks_per_stage': 1, 'width': 4} -> "),
         ("optimizer.momentum=0.8", "optimizer.momentum: 0.9 -> 0.8"),
         ("loss.label_smoothing=0.1", "loss.label_smoothing: 0.0 -> 0.1"),
@@ -104,7 +105,14 @@ def test_another_job_is_refused_with_the_difference_unless_accepted(
 
 
 @pytest.mark.parametrize(
-    "override", ["run.lease_s=9", "evaluation.every_epochs=3", "phases.0.name=coarse", "checkpoint.keep_last=5"]
+    "override",
+    [
+        "run.lease_s=9",
+        "evaluation.every_epochs=3",
+        "phases.0.name=coarse",
+        "checkpoint.keep_last=5",
+        "data.skip_corrupt=true",
+    ],
 )
 def test_what_decides_no_weights_may_change(override: str, job_path: Path, paths: RunPaths) -> None:
     prepare(job_path, paths)
