@@ -156,7 +156,7 @@ def _ready(setup: RunSetup, place: Place, precision: torch.dtype) -> WorkersRead
         world_size=setup.plan.world_size,
         device=torch.cuda.get_device_name(place.device) if place.device.type == "cuda" else "cpu",
         precision=str(precision).removeprefix("torch."),
-        versions={module.__name__: module.__version__ for module in (launcher, torch, torchvision)},
+        versions={module.__name__: str(module.__version__) for module in (launcher, torch, torchvision)},
     )
 
 
