@@ -17,36 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffcv_datasets import levels
-
-_VERSION = 2
-_HEADER = np.dtype(
-    [
-        ("version", "<u2"),
-        ("num_fields", "<u2"),
-        ("page_size", "<u4"),
-        ("num_samples", "<u8"),
-        ("allocations_at", "<u8"),
-    ]
+from ffcv_datasets.beton_format import (
+    ALLOCATION,
+    DESCRIPTOR,
+    HEADER,
+    JPEG,
+    METADATA,
+    NDARRAY_ARGUMENTS,
+    RAW,
+    TYPES,
+    VERSION,
 )
-_DESCRIPTOR = np.dtype([("type_id", "<u1"), ("name", "S16"), ("arguments", "V1024")])
-_ALLOCATION = np.dtype([("sample", "<u8"), ("offset", "<u8"), ("size", "<u8")])
-_NDARRAY_ARGUMENTS = np.dtype([("shape", "<u8", 32), ("dtype_length", "<u8")])
-
-_BYTES = np.dtype([("offset", "<u8"), ("size", "<u8")])
-_METADATA = {
-    "float": np.dtype("<f8"),
-    "int": np.dtype("<i8"),
-    "image": np.dtype([("mode", "<u1"), ("width", "<u2"), ("height", "<u2"), ("offset", "<u8")]),
-    "bytes": _BYTES,
-    "ndarray": np.dtype("<u8"),
-    "json": _BYTES,
-    "torch_tensor": np.dtype("<u8"),
-}
-_TYPES = dict(enumerate(_METADATA))  # FFCV numbers its types in this order
-
-JPEG, RAW = 0, 1
-"""How an image is stored: as a JPEG file, or as height x width x 3 bytes of RGB."""
-
 
 _AGAIN = "copy the file again from a good one, or write it again"
 
@@ -105,29 +86,29 @@ class Beton:
 
     def _read_tables(self) -> None:
         file_size = os.fstat(self._file.fileno()).st_size
-        header = self._table(_HEADER, 0, 1, "header")
-        if header["version"] != _VERSION:
+        header = self._table(HEADER, 0, 1, "header")
+        if header["version"] != VERSION:
             raise BetonError(self.path, "is not a .beton file of version 2; write it with `resolute data write`")
         self.num_samples = int(header["num_samples"][0])
         allocations_at = int(header["allocations_at"][0])
         if not 0 < allocations_at <= file_size:
             raise self._incomplete("it ends before its allocation table")
 
-        descriptors = self._table(_DESCRIPTOR, _HEADER.itemsize, int(header["num_fields"][0]), "field table")
+        descriptors = self._table(DESCRIPTOR, HEADER.itemsize, int(header["num_fields"][0]), "field table")
         names = [descriptor["name"].decode("ascii", "replace") for descriptor in descriptors]
         if len(set(names)) < len(names):
             raise BetonError(self.path, f"has two fields of one name ({', '.join(names)}); names are cut to 16 letters")
-        unknown = [name for name, row in zip(names, descriptors, strict=True) if row["type_id"] not in _TYPES]
+        unknown = [name for name, row in zip(names, descriptors, strict=True) if row["type_id"] not in TYPES]
         if unknown:
             raise BetonError(
                 self.path, f"field {unknown[0]!r} is of a custom type, whose layout no file tells; leave it out"
             )
         self.descriptors = descriptors
-        self.fields = {name: _TYPES[int(row["type_id"])] for name, row in zip(names, descriptors, strict=True)}
+        self.fields = {name: TYPES[int(row["type_id"])] for name, row in zip(names, descriptors, strict=True)}
         self._arguments = {name: row["arguments"].tobytes() for name, row in zip(names, descriptors, strict=True)}
 
-        layout = np.dtype([(name, _METADATA[self.fields[name]]) for name in self.fields], align=True)
-        metadata_at = _HEADER.itemsize + descriptors.nbytes
+        layout = np.dtype([(name, METADATA[self.fields[name]]) for name in self.fields], align=True)
+        metadata_at = HEADER.itemsize + descriptors.nbytes
         self.metadata = self._table(layout, metadata_at, self.num_samples, "metadata")
         self._allocations = self._read_allocations(allocations_at, file_size)
         self._images = {name: self._locate_images(name) for name, kind in self.fields.items() if kind == "image"}
@@ -150,10 +131,10 @@ class Beton:
 
     def _read_allocations(self, offset: int, file_size: int) -> NDArray[Any]:
         """The allocation table, which ends the file."""
-        count, rest = divmod(file_size - offset, _ALLOCATION.itemsize)
+        count, rest = divmod(file_size - offset, ALLOCATION.itemsize)
         if rest:
             raise self._incomplete("its allocation table is cut")
-        table = self._table(_ALLOCATION, offset, count, "allocation table")
+        table = self._table(ALLOCATION, offset, count, "allocation table")
         within = (table["offset"] <= offset) & (table["size"] <= offset - table["offset"])
         if not (within & (table["sample"] < self.num_samples)).all():
             raise BetonError(self.path, "is damaged: its allocation table points beyond its data; write it again")
@@ -306,7 +287,7 @@ class Beton:
 
 def _ndarray_type(arguments: bytes) -> tuple[np.dtype[Any], tuple[int, ...]]:
     """Element type and shape from a field's arguments: 32 dimensions, unused ones 0, then the type as JSON."""
-    header = np.frombuffer(arguments, _NDARRAY_ARGUMENTS, 1)[0]
-    start = _NDARRAY_ARGUMENTS.itemsize
+    header = np.frombuffer(arguments, NDARRAY_ARGUMENTS, 1)[0]
+    start = NDARRAY_ARGUMENTS.itemsize
     [(_, element)] = json.loads(arguments[start : start + int(header["dtype_length"])])
     return np.dtype(element), tuple(int(length) for length in header["shape"] if length)

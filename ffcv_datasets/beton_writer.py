@@ -17,26 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffcv_datasets import levels
-from ffcv_datasets.beton import JPEG, RAW
+from ffcv_datasets.beton_format import ALLOCATION, DESCRIPTOR, HEADER, JPEG, METADATA, RAW, VERSION
 from ffcv_datasets.picture import StoredPicture
 
 PAGE_BYTES: Final = 8 << 20
 """FFCV's page size. No picture crosses the end of a page, since FFCV may read files page by page."""
 
-_VERSION = 2
 _INT, _RGB_IMAGE = 1, 2
-_HEADER = np.dtype(
-    [
-        ("version", "<u2"),
-        ("num_fields", "<u2"),
-        ("page_size", "<u4"),
-        ("num_samples", "<u8"),
-        ("allocations_at", "<u8"),
-    ]
-)
-_DESCRIPTOR = np.dtype([("type_id", "u1"), ("name", "S16"), ("arguments", "V1024")])
-_ALLOCATION = np.dtype([("sample", "<u8"), ("offset", "<u8"), ("size", "<u8")])
-_IMAGE = np.dtype([("mode", "u1"), ("width", "<u2"), ("height", "<u2"), ("offset", "<u8")])
 
 
 @dataclass(frozen=True)
@@ -51,8 +38,8 @@ class Layout:
 
 
 PICTURE_AND_LABEL: Final = Layout(
-    np.array([(_RGB_IMAGE, b"image", b""), (_INT, b"label", b"")], _DESCRIPTOR),
-    np.dtype([("image", _IMAGE), ("label", "<i8")], align=True),
+    np.array([(_RGB_IMAGE, b"image", b""), (_INT, b"label", b"")], DESCRIPTOR),
+    np.dtype([("image", METADATA["image"]), ("label", "<i8")], align=True),
     ("image",),
 )
 
@@ -73,7 +60,7 @@ class BetonWriter:
         self._samples = np.zeros(capacity, layout.sample)
         self._levels = {name: np.zeros((1 + len(sides), capacity), levels.LEVEL) for name in layout.images}
         self._allocations: list[tuple[int, int, int]] = []
-        self._next_page = _next_page(_HEADER.itemsize + layout.descriptors.nbytes + self._samples.nbytes)
+        self._next_page = _next_page(HEADER.itemsize + layout.descriptors.nbytes + self._samples.nbytes)
         self._ends: list[int | None] = [None] * (1 + len(sides))
 
     def add(self, picture: StoredPicture, label: int) -> None:
@@ -113,8 +100,8 @@ class BetonWriter:
         rows = np.concatenate([self._levels[name][:, :count].ravel() for name in layout.images] or [_NO_LEVELS])
         levels_at = self._next_page
         allocations_at = levels_at + rows.nbytes + levels.FOOTER_BYTES
-        header = np.array([(_VERSION, len(layout.descriptors), PAGE_BYTES, count, allocations_at)], _HEADER)
-        allocations = np.array(self._allocations, _ALLOCATION)
+        header = np.array([(VERSION, len(layout.descriptors), PAGE_BYTES, count, allocations_at)], HEADER)
+        allocations = np.array(self._allocations, ALLOCATION)
         samples = self._samples[:count]
         footer = levels.Footer(
             num_fields=len(layout.images),

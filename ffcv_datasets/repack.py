@@ -12,7 +12,8 @@ from typing import Any
 
 from PIL import Image
 
-from ffcv_datasets.beton import RAW, Beton, BetonError
+from ffcv_datasets.beton import Beton, BetonError
+from ffcv_datasets.beton_format import RAW
 from ffcv_datasets.beton_writer import PAGE_BYTES, BetonWriter, Layout, fits
 from ffcv_datasets.card import Card, read_card
 from ffcv_datasets.in_order import in_order

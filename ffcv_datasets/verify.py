@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ffcv_datasets.beton import RAW, Beton, BetonError
+from ffcv_datasets.beton import Beton, BetonError
+from ffcv_datasets.beton_format import RAW
 from ffcv_datasets.decoder import Decoder
 
 _CHUNK = 64

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ffcv_datasets.beton import JPEG, Beton
+from ffcv_datasets.beton import Beton
+from ffcv_datasets.beton_format import JPEG
 from ffcv_datasets.card import Card, Extent, card_path
 
 _MAX_LISTED_CLASSES = 20

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ffcv_datasets.beton import JPEG, RAW, Beton, BetonError
+from ffcv_datasets.beton import Beton, BetonError
+from ffcv_datasets.beton_format import JPEG, RAW
 from tests.integration.ffcv_datasets.conftest import StockFiles
 from tests.integration.ffcv_datasets.pictures import draw, jpeg, write_pictures
 

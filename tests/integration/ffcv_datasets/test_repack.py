@@ -8,7 +8,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from ffcv_datasets.beton import JPEG, Beton
+from ffcv_datasets.beton import Beton
+from ffcv_datasets.beton_format import JPEG
 from ffcv_datasets.card import card_path, read_card
 from ffcv_datasets.crop import TrainView, boxes
 from ffcv_datasets.decoder import Decoder

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ffcv_datasets.beton import JPEG, RAW, Beton
+from ffcv_datasets.beton import Beton
+from ffcv_datasets.beton_format import JPEG, RAW
 from ffcv_datasets.beton_writer import PAGE_BYTES, BetonWriter, fits
 from ffcv_datasets.picture import StoredPicture
 

@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from ffcv_datasets.beton import JPEG, Beton
+from ffcv_datasets.beton import Beton
+from ffcv_datasets.beton_format import JPEG
 from ffcv_datasets.card import card_path, read_card, verify
 from ffcv_datasets.class_tree import list_class_tree
 from ffcv_datasets.picture import Encoding, PictureError, StoredPicture, store_rgb
