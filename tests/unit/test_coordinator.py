@@ -336,6 +336,14 @@ def test_nobody_may_skip_a_turn_or_ask_on_after_the_end() -> None:
         coordinator.next(rank=0, turn=1, position=THREE_EPOCHS.end)
 
 
+def test_nobody_may_ask_on_after_a_stop_not_even_for_what_was_planned_before_it() -> None:
+    fleet = Fleet(Coordinator(THREE_EPOCHS, start=BEGINNING, cadence=Cadence()), pace=WHOLE_EPOCHS)
+    fleet.walk([0, 0, STOP])  # Epoch 0 is trained; its evaluation is not asked for any more.
+    assert isinstance(fleet.log[-1], Stop)
+    with pytest.raises(AssertionError):
+        fleet.coordinator.next(rank=0, turn=len(fleet.log), position=Position(1))
+
+
 def test_directives_and_answers_survive_pickling() -> None:
     log = lead(THREE_EPOCHS, pace=None, actions=[0] * 30 + [STOP])
     assert pickle.loads(pickle.dumps(log)) == log
