@@ -24,6 +24,7 @@ _DECISIVE = {
     "loss": None,
     "optimizer": None,
     "data": ("loader", "num_classes", "channel_mean", "channel_std"),
+    "run": ("precision",),
 }
 """What decides the weights besides the plan: keys by section, None for all that the section has."""
 

@@ -128,6 +128,13 @@ def test_at_a_fixed_evaluation_size_the_accuracy_before_a_transition_is_not_meas
     assert evaluations == [Evaluate(epoch, 32, "epoch_end") for epoch in range(3)]
 
 
+def test_a_change_of_the_batch_alone_is_no_reason_to_evaluate_the_same_weights_again() -> None:
+    plan = make_plan({"global_batch": 8}, {"global_batch": 10}, num_samples=40)
+    log = lead(plan)
+    assert len(of(Transition, log)) == 2
+    assert of(Evaluate, log) == [Evaluate(0, 16, "epoch_end"), Evaluate(1, 16, "epoch_end")]
+
+
 def test_without_validation_data_nothing_is_evaluated() -> None:
     assert of(Evaluate, lead(THREE_EPOCHS, evaluate_every_epochs=0)) == []
 
