@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +21,11 @@ _NORMS = (
     nn.LayerNorm,
 )
 
-
 _SMALL = "small_resnet"
+_SMALL_NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "batch": nn.BatchNorm2d,
+    "group": lambda channels: nn.GroupNorm(channels // math.gcd(channels, 4), channels),
+}
 
 
 class ModelError(ValueError):
@@ -51,28 +55,35 @@ class SmallResNet(nn.Module):
     """A residual network for small images, at any size: (N, 3, H, W) float -> (N, num_classes) logits.
 
     Three stages of `blocks_per_stage` blocks at full, half and quarter size and 1, 2 and 4 times `width` channels: the
-    CIFAR network of He et al. 2016, section 4.2, which has width 16.
+    CIFAR network of He et al. 2016, section 4.2, which has width 16. `norm` is batch, or group: of four channels; then
+    how a batch is shared among workers changes the weights by rounding alone. `dropout` stands before the classifier.
     """
 
-    def __init__(self, num_classes: int, width: int = 16, blocks_per_stage: int = 3):
+    def __init__(
+        self, num_classes: int, width: int = 16, blocks_per_stage: int = 3, norm: str = "batch", dropout: float = 0.0
+    ):
         super().__init__()
-        self.stem = nn.Sequential(conv3x3(3, width), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+        if norm not in _SMALL_NORMS:
+            raise ValueError(f"norm is one of {', '.join(_SMALL_NORMS)}, not {norm!r}")
+        norm_layer = _SMALL_NORMS[norm]
+        self.stem = nn.Sequential(conv3x3(3, width), norm_layer(width), nn.ReLU(inplace=True))
         blocks: list[nn.Module] = []
         channels = width
         for outputs in (width, 2 * width, 4 * width):
             stride = 1 if outputs == channels else 2
             shortcut = None
             if stride == 2:
-                shortcut = nn.Sequential(conv1x1(channels, outputs, stride), nn.BatchNorm2d(outputs))
-            blocks.append(BasicBlock(channels, outputs, stride, shortcut))
-            blocks += [BasicBlock(outputs, outputs) for _ in range(blocks_per_stage - 1)]
+                shortcut = nn.Sequential(conv1x1(channels, outputs, stride), norm_layer(outputs))
+            blocks.append(BasicBlock(channels, outputs, stride, shortcut, norm_layer=norm_layer))
+            blocks += [BasicBlock(outputs, outputs, norm_layer=norm_layer) for _ in range(blocks_per_stage - 1)]
             channels = outputs
         self.blocks = nn.Sequential(*blocks)
+        self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(channels, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.blocks(self.stem(images))
-        logits: Tensor = self.classifier(features.mean(dim=(2, 3)))
+        logits: Tensor = self.classifier(self.dropout(features.mean(dim=(2, 3))))
         return logits
 
 

@@ -17,6 +17,22 @@ def test_the_small_network_takes_any_size(resolution: int) -> None:
     assert model(torch.zeros(2, 3, resolution, resolution)).shape == (2, 7)
 
 
+def test_the_small_network_with_group_norm_treats_every_image_by_itself() -> None:
+    grouped = SMALL.model_copy(update={"options": {**SMALL.options, "norm": "group"}})
+    model = build_model(grouped, num_classes=7, seed=0).train()
+    images = torch.rand(4, 3, 16, 16)
+    torch.testing.assert_close(model(images), torch.cat([model(images[:1]), model(images[1:])]))
+    assert not [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+
+
+def test_the_small_networks_dropout_draws_in_training_alone() -> None:
+    dropping = SMALL.model_copy(update={"options": {**SMALL.options, "dropout": 0.5}})
+    model, images = build_model(dropping, num_classes=7, seed=0).train(), torch.rand(4, 3, 16, 16)
+    assert not torch.equal(model(images), model(images))
+    model.eval()
+    assert torch.equal(model(images), model(images))
+
+
 def test_the_seed_decides_the_weights() -> None:
     first, again, other = (build_model(SMALL, num_classes=3, seed=seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(first[name], again[name]) for name in first)
@@ -29,6 +45,7 @@ def test_the_seed_decides_the_weights() -> None:
         (Model(name="resnet1800"), "did you mean .*resnet18"),
         (Model(name="fcn_resnet50"), "not known"),
         (Model(name="resnet18", options={"depth": 3}), "model.options"),
+        (Model(name="small_resnet", options={"norm": "layer"}), "norm is one of batch, group"),
         (Model(name="vit_b_16"), "128 px"),
         (Model(name="googlenet", options={"init_weights": False}), "one logit"),
     ],
