@@ -138,6 +138,18 @@ class AdamW(Section):
 Optimizer = Annotated[Sgd | AdamW, Field(discriminator="name")]
 
 
+class Ema(Section):
+    """An exponential moving average of weights and buffers, evaluated and exported in place of the last ones.
+
+    torch.optim.swa_utils computes it.
+    """
+
+    decay: Annotated[Number, Field(gt=0, lt=1)]
+    """What stays of the average at each update; 0.9999 averages about the last 10,000 updates."""
+    every_steps: Count = 1
+    """Update after every so many steps, counted from each epoch's start."""
+
+
 class Constant(Section):
     kind: Literal["constant"] = "constant"
 
@@ -219,8 +231,10 @@ class Phase(Section):
     resolution: Resolution
     """Training size in pixels, or a ramp `{start, end, multiple_of}` over the phase's epochs."""
     batch_per_worker: Count | None = None
+    """Samples that a worker takes at once. Alone, it stays whatever the number of workers, and the LR follows."""
     global_batch: Annotated[Count | None, Field(validate_default=True)] = None
-    """Samples per step over all workers; give this or `batch_per_worker`."""
+    """Samples per step over all workers, kept whatever their number. With `batch_per_worker` beside it, workers take no
+    more than that at once and accumulate gradients up to this."""
     lr_scale: Positive = 1.0
     """Factor on the learning rate for the whole phase."""
     warmup_epochs: NonNegative = 0.0
@@ -232,11 +246,11 @@ class Phase(Section):
 
     @field_validator("global_batch")
     @classmethod
-    def _one_batch(cls, global_batch: int | None, info: ValidationInfo) -> int | None:
-        if "batch_per_worker" in info.data and (info.data["batch_per_worker"] is None) == (global_batch is None):
+    def _some_batch(cls, global_batch: int | None, info: ValidationInfo) -> int | None:
+        if "batch_per_worker" in info.data and info.data["batch_per_worker"] is None and global_batch is None:
             raise broken_rule(
-                "exactly one of batch_per_worker and global_batch is needed",
-                fix="add one of them" if global_batch is None else "delete one of them",
+                "batch_per_worker or global_batch is needed",
+                fix="add one of them",
                 alternatives=("batch_per_worker", "global_batch"),
             )
         return global_batch
@@ -270,25 +284,65 @@ class Evaluation(Section):
     """Evaluate after every so many epochs; always at a phase's end."""
 
 
+class Workers(Section):
+    """As many workers as there are, within bounds: the run goes on when nodes are lost, and grows when they are back."""
+
+    min: Count = 1
+    max: Count
+
+    @field_validator("max")
+    @classmethod
+    def _in_order(cls, most: int, info: ValidationInfo) -> int:
+        least = info.data.get("min", 1)
+        if most < least:
+            raise broken_rule(f"is below min: {least}", fix=f"use {least} or more")
+        return most
+
+
+def _workers_tag(value: Any) -> str:
+    return "range" if isinstance(value, (dict, Workers)) else "number"
+
+
 class Run(Section):
     mode: Literal["single", "ray"] = "single"
     """single: one process; ray: one Ray Train worker per GPU, or CPU workers."""
-    workers: Count = 1
+    workers: Annotated[
+        Annotated[Count, Tag("number")] | Annotated[Workers, Tag("range")], Discriminator(_workers_tag)
+    ] = 1
+    """A number, or `{min, max}` for a run that goes on with what there is."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto: bf16 where the GPU has it, else fp16; fp32 on CPU."""
     threads_per_worker: Count | None = None
     """Threads for torch's CPU kernels; the machine's cores divided by the workers when absent."""
     lease_s: Positive = 2.0
     """How far ahead workers may train without asking; a stop takes effect within it."""
+    grace_s: Positive | None = None
+    """Seconds between the signal to stop and the kill, if known: leases become so short that a save still fits."""
     transition_timeout_s: Positive = 300.0
     """How long ranks wait for each other's acknowledgement at a transition."""
+    stall_timeout_s: Positive = 300.0
+    """How long a worker may show no progress before it is ended and the run goes on from the last checkpoint."""
+    attempts_without_progress: Count = 3
+    """After so many attempts in a row that saved nothing new, the run gives up."""
+
+    @property
+    def most_workers(self) -> int:
+        return self.workers.max if isinstance(self.workers, Workers) else self.workers
+
+    @property
+    def least_workers(self) -> int:
+        return self.workers.min if isinstance(self.workers, Workers) else self.workers
 
 
 class Checkpoint(Section):
     every_epochs: Count = 1
     """Save after every so many epochs; always at a phase's end and on a stop."""
+    every_minutes: Positive | None = 15.0
+    """Save as often within epochs, too; null: not."""
     keep_last: Count = 2
     """Newest checkpoints to keep besides those of the phase boundaries."""
+    keep_best: bool = True
+    """Keep the checkpoint with the highest top-1 accuracy, too."""
 
 
 class JobConfig(Section):
@@ -301,6 +355,7 @@ class JobConfig(Section):
     model: Model
     loss: Loss = Loss()
     optimizer: Optimizer = Sgd()
+    ema: Ema | None = None
     learning_rate: LearningRate
     phases: Annotated[tuple[Phase, ...], Field(strict=False, min_length=1)]
     evaluation: Evaluation = Evaluation()

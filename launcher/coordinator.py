@@ -58,6 +58,8 @@ class Stop:
 
     reason: str
     position: Position
+    resize: bool = False
+    """Another number of workers goes on from here at once."""
 
 
 @dataclass(frozen=True)
@@ -116,34 +118,44 @@ class Cadence:
     evaluation_resolution: int | None = None
     """None: at the training size."""
     checkpoint_every_epochs: int = 1
+    checkpoint_every_s: float | None = None
+    """Within epochs, too; None: not."""
     lease_s: float = 2.0
+    grace_s: float | None = None
+    """From the request to stop to the kill; None: unknown."""
 
 
 class Coordinator:
     """Leads `plan.world_size` ranks from `start` to the plan's end."""
 
-    def __init__(self, plan: Plan, *, start: Position, cadence: Cadence):
+    def __init__(self, plan: Plan, *, start: Position, cadence: Cadence, evaluated: bool = True):
+        """`evaluated`: whether the epoch that ends at `start` has been; nothing is owed if `start` lies within one."""
         self.plan = plan
         self.cadence = cadence
         self._position = start
         self._saved = start
+        self._saved_at_s: float | None = None
+        self._save_s = 0.0
         self._log: list[Directive] = []
         self._starts: list[Position] = []
-        self._queue: deque[Directive] = deque(self._opening(start))
-        self._stop_reason: str | None = None
-        self._acknowledgements: dict[int, dict[int, Acknowledgement]] = {}
+        self._queue: deque[Directive] = deque(opening(plan, start, cadence, evaluated=evaluated))
+        self._stop: _StopRequest | None = None
+        self._rounds: dict[int, _Round] = {}
 
-    def next(self, *, rank: int, turn: int, position: Position, samples_per_s: float | None = None) -> Directive:
+    def next(
+        self, *, rank: int, turn: int, position: Position, samples_per_s: float | None = None, now_s: float = 0.0
+    ) -> Directive:
         """Directive number `turn`, for a rank that stands at `position`.
 
         `samples_per_s` is what the asker measured over all ranks; it sizes the lease if this call fixes the answer.
+        `now_s` is the caller's monotonic clock, always the same one: checkpoints by time go by it.
 
         Raises CoordinationError if the rank is not where the others are.
         """
         assert turn <= len(self._log), f"rank {rank} asks for turn {turn} of {len(self._log)}"
         if turn == len(self._log):
             self._starts.append(self._position)
-            self._log.append(self._decide(samples_per_s))
+            self._log.append(self._decide(samples_per_s, now_s))
         if position != self._starts[turn]:
             raise CoordinationError(
                 f"rank {rank} stands at {_describe(position)} where the run stands at {_describe(self._starts[turn])}"
@@ -152,29 +164,32 @@ class Coordinator:
 
     def request_stop(self, reason: str) -> None:
         """Grant no further lease: all ranks stop at the end of the present one, after a checkpoint."""
-        self._stop_reason = self._stop_reason or reason
+        if self._stop is None or self._stop.resize:
+            self._stop = _StopRequest(reason, resize=False)
+
+    def request_resize(self, reason: str) -> None:
+        """Stop likewise, for another number of workers to go on at once."""
+        self._stop = self._stop or _StopRequest(reason, resize=True)
+
+    def note_save(self, seconds: float) -> None:
+        """Learn how long a checkpoint takes; where the grace period is known, leases leave time for the next one."""
+        self._save_s = seconds
 
     def acknowledge(self, acknowledgement: Acknowledgement) -> None:
         """Record what a rank uses after the transition of its turn."""
-        self._acknowledgements.setdefault(acknowledgement.turn, {})[acknowledgement.rank] = acknowledgement
+        turn = acknowledgement.turn
+        transition = self._log[turn]
+        assert isinstance(transition, Transition), (turn, transition)
+        wrong = self._disagreement(acknowledgement, transition.spec, turn)
+        self._round(turn).add(acknowledgement, wrong)
 
     def agreement(self, turn: int) -> Agreement:
         """Whether all ranks have acknowledged the transition of `turn`, and with the plan's settings."""
-        transition = self._log[turn]
-        assert isinstance(transition, Transition), (turn, transition)
-        given = self._acknowledgements.get(turn, {})
-        wrong = [
-            reason for _, ack in sorted(given.items()) if (reason := self._disagreement(ack, transition.spec, turn))
-        ]
-        if wrong:
-            return Disagreed("; ".join(wrong))
-        missing = tuple(rank for rank in range(self.plan.world_size) if rank not in given)
-        if missing:
-            return Pending(missing)
-        orders = {rank: ack.order_hash for rank, ack in sorted(given.items())}
-        if len(set(orders.values())) > 1:
-            return Disagreed(f"ranks hold different sample orders for epoch {transition.spec.epoch}: {orders}")
-        return Agreed()
+        assert isinstance(self._log[turn], Transition), (turn, self._log[turn])
+        return self._round(turn).agreement
+
+    def _round(self, turn: int) -> _Round:
+        return self._rounds.setdefault(turn, _Round(self.plan.world_size))
 
     def _disagreement(self, ack: Acknowledgement, spec: EpochSpec, turn: int) -> str | None:
         expected = {
@@ -189,42 +204,94 @@ class Coordinator:
         parts = [f"{name} {getattr(ack, name)} instead of {value}" for name, value in differing.items()]
         return f"rank {ack.rank} uses {', '.join(parts)} at epoch {spec.epoch}"
 
-    def _opening(self, start: Position) -> list[Directive]:
-        if start >= self.plan.end:
-            return [Done()]
-        return [Transition(self.plan.rows[start.epoch], previous=None)]
-
-    def _decide(self, samples_per_s: float | None) -> Directive:
-        if self._stop_reason is not None and not isinstance(self._last, (Stop, Done)):
-            return self._decide_stop(self._stop_reason)
-        directive = self._queue.popleft() if self._queue else self._lease(samples_per_s)
+    def _decide(self, samples_per_s: float | None, now_s: float) -> Directive:
+        if self._stop is not None and not isinstance(self._last, (Stop, Done)):
+            directive = self._decide_stop(self._stop)
+        elif self._queue:
+            directive = self._queue.popleft()
+        else:
+            directive = self._timed_checkpoint(now_s) or self._lease(samples_per_s)
         if isinstance(directive, Checkpoint):
-            self._saved = directive.position
+            self._saved, self._saved_at_s = directive.position, now_s
         if isinstance(directive, Run):
             self._position = self.plan.after(self._position, directive.until - directive.start)
             if self._position.samples_done == 0:
                 self._queue.extend(epoch_end(self.plan, directive.spec, self.cadence))
         return directive
 
-    def _decide_stop(self, reason: str) -> Directive:
+    def _decide_stop(self, request: _StopRequest) -> Directive:
         if self._position == self.plan.end:  # Nothing left to train: finish rather than stop.
-            self._stop_reason = None
-            return self._decide(None)
+            return self._queue.popleft()
         self._queue.clear()
         if self._saved != self._position:
-            self._saved = self._position
             return Checkpoint(self._position, phase_boundary=self._position in self.plan.phase_boundaries())
-        return Stop(reason, self._position)
+        return Stop(request.reason, self._position, request.resize)
 
     @property
     def _last(self) -> Directive | None:
         return self._log[-1] if self._log else None
 
+    def _timed_checkpoint(self, now_s: float) -> Checkpoint | None:
+        if self._saved_at_s is None:
+            self._saved_at_s = now_s
+        every_s = self.cadence.checkpoint_every_s
+        if every_s is None or now_s - self._saved_at_s < every_s or self._saved == self._position:
+            return None
+        return Checkpoint(self._position, phase_boundary=False)
+
     def _lease(self, samples_per_s: float | None) -> Run:
         assert not isinstance(self._last, (Stop, Done)), "a rank asks on after the end"
         spec = self.plan.rows[self._position.epoch]
         start = self._position.samples_done
-        return Run(spec, start, lease_end(spec, start, samples_per_s=samples_per_s, lease_s=self.cadence.lease_s))
+        lease_s = lease_seconds(self.cadence, self._save_s)
+        return Run(spec, start, lease_end(spec, start, samples_per_s=samples_per_s, lease_s=lease_s))
+
+
+@dataclass(frozen=True)
+class _StopRequest:
+    reason: str
+    resize: bool
+
+
+class _Round:
+    """The acknowledgements of one transition, reckoned as they come: every rank asks often how they stand."""
+
+    def __init__(self, world_size: int):
+        self.agreement: Agreement = Pending(tuple(range(world_size)))
+        self._missing = set(range(world_size))
+        self._wrong: dict[int, str] = {}
+        self._orders: dict[int, str] = {}
+
+    def add(self, acknowledgement: Acknowledgement, wrong: str | None) -> None:
+        """Count a rank's answer; `wrong` says in what it differs from the plan."""
+        rank = acknowledgement.rank
+        self._missing.discard(rank)
+        self._orders[rank] = acknowledgement.order_hash
+        if wrong:
+            self._wrong[rank] = wrong
+        self.agreement = self._reckon(acknowledgement)
+
+    def _reckon(self, last: Acknowledgement) -> Agreement:
+        if self._wrong:
+            return Disagreed("; ".join(reason for _, reason in sorted(self._wrong.items())))
+        if self._missing:
+            return Pending(tuple(sorted(self._missing)))
+        if len(set(self._orders.values())) > 1:
+            return Disagreed(f"ranks hold different sample orders: {dict(sorted(self._orders.items()))}")
+        return Agreed()
+
+
+def opening(plan: Plan, start: Position, cadence: Cadence, *, evaluated: bool) -> list[Directive]:
+    """What comes before the first lease: at an epoch's start all that was still owed when the state was saved."""
+    owed: list[Directive] = []
+    if start.samples_done == 0 and start.epoch > 0:
+        closing = epoch_end(plan, plan.rows[start.epoch - 1], cadence)
+        owed = [directive for directive in closing if not isinstance(directive, Checkpoint)]
+        if evaluated:
+            owed = [d for d in owed if not isinstance(d, Evaluate) or d.moment == "after_transition"]
+    if not any(isinstance(directive, (Transition, Done)) for directive in owed):
+        owed.append(Transition(plan.rows[start.epoch], previous=None))
+    return owed
 
 
 def epoch_end(plan: Plan, spec: EpochSpec, cadence: Cadence) -> list[Directive]:
@@ -260,6 +327,13 @@ def lease_end(spec: EpochSpec, start: int, *, samples_per_s: float | None, lease
     """Where a lease from `start` ends: whole steps of about `lease_s` in all; one step if the pace is unknown."""
     steps = max(1, int((samples_per_s or 0.0) * lease_s / spec.global_batch))
     return min(start + steps * spec.global_batch, spec.num_samples)
+
+
+def lease_seconds(cadence: Cadence, save_s: float) -> float:
+    """How far ahead ranks may run: as the job says, or less where a grace period must hold a lease and a save, twice."""
+    if cadence.grace_s is None:
+        return cadence.lease_s
+    return min(cadence.lease_s, max(0.0, cadence.grace_s / 2 - save_s))
 
 
 def _describe(position: Position) -> str:

@@ -15,8 +15,8 @@ from launcher.schedules import learning_rate_at, resolution_at
 
 CostRule = Callable[[int], float]
 
-_INDECISIVE = ("phase_name", "relative_cost")
-"""What a row only tells: it decides nothing about the weights."""
+_INDECISIVE = ("phase_name", "relative_cost", "steps", "dropped_samples", "offset")
+"""What a row only tells, or what follows from the rest of the plan and from where an earlier number of workers stopped."""
 
 
 class PlanError(ValueError):
@@ -34,6 +34,9 @@ class Position:
     samples_done: int = 0
 
 
+BEGINNING = Position(0)
+
+
 @dataclass(frozen=True)
 class EpochSpec:
     """One epoch: a row of the plan."""
@@ -43,6 +46,9 @@ class EpochSpec:
     phase_name: str
     resolution: int
     batch_per_worker: int
+    """Samples that a worker's model sees at once."""
+    accumulate: int
+    """Such batches a worker takes for one step."""
     global_batch: int
     steps: int
     dropped_samples: int
@@ -50,15 +56,17 @@ class EpochSpec:
     lr_end: float
     relative_cost: float
     crop_scale: tuple[float, float]
+    offset: int = 0
+    """Samples before the first whole global batch: another global batch was used until then."""
 
     @property
     def num_samples(self) -> int:
-        """Samples trained in this epoch: whole global batches, the dropped tail not among them."""
-        return self.steps * self.global_batch
+        """Samples trained in this epoch: whole global batches after the offset, the dropped tail not among them."""
+        return self.offset + self.steps * self.global_batch
 
     def same_settings(self, other: EpochSpec) -> bool:
         """Whether workers can go from one epoch to the other without a transition."""
-        settings = ("phase", "resolution", "batch_per_worker", "global_batch", "crop_scale")
+        settings = ("phase", "resolution", "batch_per_worker", "accumulate", "global_batch", "crop_scale")
         return all(getattr(self, name) == getattr(other, name) for name in settings)
 
 
@@ -175,17 +183,24 @@ class Plan:
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
-def build_plan(job: JobConfig, *, num_samples: int, world_size: int, flops: Mapping[int, float] | None = None) -> Plan:
+def build_plan(
+    job: JobConfig,
+    *,
+    num_samples: int,
+    world_size: int,
+    start: Position = BEGINNING,
+    flops: Mapping[int, float] | None = None,
+) -> Plan:
     """Lay the job out, one row per epoch.
 
+    `start` is where these workers take over: in the middle of an epoch its global batches are counted from there.
     `flops` maps every resolution of the job to the model's FLOPs for one image; without it an epoch's cost follows the
     area rule, (resolution / last resolution) squared.
 
     Raises PlanError with every phase that cannot be planned.
     """
-    problems = [_batch_problem(index, phase, num_samples, world_size) for index, phase in enumerate(job.phases)]
-    if any(problems):
-        raise PlanError("\n".join(filter(None, problems)))
+    if problems := _problems(job, num_samples, world_size):
+        raise PlanError(problems)
     cost_rule, window = "flops" if flops else "area", job.data.shuffle_window_samples
     bare = Plan((), job.phases, job.learning_rate, world_size, num_samples, job.seed, cost_rule, window)
     rows: list[EpochSpec] = []
@@ -194,7 +209,25 @@ def build_plan(job: JobConfig, *, num_samples: int, world_size: int, flops: Mapp
     cost = (lambda r: flops[r] / flops[last]) if flops else (lambda r: (r / last) ** 2)
     for index in range(len(job.phases)):
         rows += _phase_rows(bare, index, len(rows), cost)
+    if start.samples_done:
+        rows[start.epoch] = _taken_over(rows[start.epoch], start.samples_done, num_samples)
     return dataclasses.replace(bare, rows=tuple(rows))
+
+
+def feasible_world(job: JobConfig, *, num_samples: int, available: int) -> int:
+    """The most workers, `available` and the job's bounds permitting, that the job can be planned for.
+
+    Raises PlanError if there are fewer than the job needs, or if none of these numbers divides its global batches.
+    """
+    least, most = job.run.least_workers, min(job.run.most_workers, available)
+    if most < least:
+        raise PlanError(f"run.workers: the job needs {least} workers, and there is room for {available}")
+    for world_size in range(most, least - 1, -1):
+        if not _problems(job, num_samples, world_size):
+            return world_size
+    raise PlanError(
+        f"run.workers: the job cannot be planned for {least} to {most} workers\n" + _problems(job, num_samples, most)
+    )
 
 
 def resolutions(job: JobConfig) -> list[int]:
@@ -230,6 +263,12 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
+def _problems(job: JobConfig, num_samples: int, world_size: int) -> str:
+    """A line for each phase that so many workers cannot train."""
+    problems = (_batch_problem(index, phase, num_samples, world_size) for index, phase in enumerate(job.phases))
+    return "\n".join(filter(None, problems))
+
+
 def _batch_problem(index: int, phase: Phase, num_samples: int, world_size: int) -> str | None:
     if phase.global_batch is not None and phase.global_batch % world_size:
         lower = max(1, phase.global_batch // world_size) * world_size
@@ -254,8 +293,8 @@ def _default_name(phase: Phase) -> str:
 
 def _phase_rows(bare: Plan, index: int, first_epoch: int, cost: CostRule) -> list[EpochSpec]:
     phase = bare.phases[index]
-    batch_per_worker = phase.batch_per_worker or (phase.global_batch or 0) // bare.world_size
-    global_batch = batch_per_worker * bare.world_size
+    batch_per_worker, accumulate = _share(phase, bare.world_size)
+    global_batch = batch_per_worker * accumulate * bare.world_size
     rows = []
     for epoch in range(first_epoch, first_epoch + phase.epochs):
         resolution = resolution_at(phase.resolution, epoch - first_epoch, phase.epochs)
@@ -266,6 +305,7 @@ def _phase_rows(bare: Plan, index: int, first_epoch: int, cost: CostRule) -> lis
                 phase_name=phase.name or _default_name(phase),
                 resolution=resolution,
                 batch_per_worker=batch_per_worker,
+                accumulate=accumulate,
                 global_batch=global_batch,
                 steps=bare.num_samples // global_batch,
                 dropped_samples=bare.num_samples % global_batch,
@@ -276,3 +316,22 @@ def _phase_rows(bare: Plan, index: int, first_epoch: int, cost: CostRule) -> lis
             )
         )
     return rows
+
+
+def _share(phase: Phase, world_size: int) -> tuple[int, int]:
+    """What a worker takes at once, and how often for one step: as seldom as the phase's limit permits."""
+    if phase.global_batch is None:
+        assert phase.batch_per_worker is not None
+        return phase.batch_per_worker, 1
+    share = phase.global_batch // world_size
+    limit = phase.batch_per_worker or share
+    accumulate = next(times for times in range(1, share + 1) if share % times == 0 and share // times <= limit)
+    return share // accumulate, accumulate
+
+
+def _taken_over(row: EpochSpec, samples_done: int, num_samples: int) -> EpochSpec:
+    """`row` with its global batches counted so that one of them begins at `samples_done`."""
+    offset = samples_done % row.global_batch
+    steps = (num_samples - offset) // row.global_batch
+    dropped = num_samples - offset - steps * row.global_batch
+    return dataclasses.replace(row, offset=offset, steps=steps, dropped_samples=dropped)

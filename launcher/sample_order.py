@@ -43,20 +43,19 @@ def _random_bits(seed: int, epoch: int, numbers: Indices, stream: int) -> NDArra
 
 
 def rank_batches(
-    epoch_order: Indices, *, start: int, until: int, global_batch: int, rank: int, world_size: int
+    epoch_order: Indices, *, start: int, until: int, global_batch: int, rank: int, world_size: int, accumulate: int = 1
 ) -> list[Indices]:
-    """The batches of one rank between two places of an epoch.
+    """The batches of one rank between two places of an epoch, which count samples over all ranks.
 
-    `start` and `until` count samples over all ranks and are multiples of `global_batch`; each batch is
-    (global_batch / world_size,), rank r's contiguous slice of the global batch.
+    Rank r's part of a global batch is its r-th contiguous slice, (global_batch / world_size,), in `accumulate` batches.
     """
-    assert global_batch % world_size == 0, (global_batch, world_size)
-    assert start % global_batch == 0, (start, global_batch)
-    assert until % global_batch == 0, (until, global_batch)
+    assert global_batch % (world_size * accumulate) == 0, (global_batch, world_size, accumulate)
+    assert (until - start) % global_batch == 0, (start, until, global_batch)
     assert until <= len(epoch_order), (until, len(epoch_order))
-    batch = global_batch // world_size
-    firsts = range(start + rank * batch, until + rank * batch, global_batch)
-    return [epoch_order[first : first + batch] for first in firsts]
+    share = global_batch // world_size
+    batch = share // accumulate
+    firsts = range(start + rank * share, until + rank * share, global_batch)
+    return [epoch_order[at : at + batch] for first in firsts for at in range(first, first + share, batch)]
 
 
 def evaluation_batches(num_samples: int, *, batch: int, rank: int, world_size: int) -> list[Indices]:

@@ -27,6 +27,7 @@ from launcher.coordinator import (
     Stop,
     Transition,
     lease_end,
+    lease_seconds,
 )
 from launcher.plan import Plan, Position
 from tests.unit.sample_jobs import make_plan
@@ -256,14 +257,91 @@ def test_a_run_stopped_and_resumed_again_and_again_trains_every_sample_once(
     assert isinstance(log[-1], Done)
 
 
-@given(PLANS, CADENCES)
-def test_a_resume_from_any_place_gives_the_remaining_directives(plan: Plan, cadence: Cadence) -> None:
+@given(PLANS, CADENCES, st.booleans())
+def test_a_resume_from_any_place_makes_good_what_was_owed_and_goes_on(
+    plan: Plan, cadence: Cadence, evaluated: bool
+) -> None:
     whole = lead(plan, pace=None, **dataclasses.asdict(cadence))
+    since_lease: list[Directive] = []
     for turn, directive in enumerate(whole):
+        if not isinstance(directive, Run):
+            since_lease.append(directive)
+            continue
+        start = Position(directive.spec.epoch, directive.start)
+        coordinator = Coordinator(plan, start=start, cadence=cadence, evaluated=evaluated)
+        fleet = Fleet(coordinator, start=start)
+        fleet.walk([])
+        owed = [
+            one
+            for one in since_lease
+            if isinstance(one, Transition)
+            or (isinstance(one, Evaluate) and (one.moment == "after_transition" or not evaluated))
+        ]
+        if not of(Transition, owed):
+            owed.append(Transition(directive.spec, previous=None))
+        assert fleet.log == [*owed, *whole[turn:]]
+        since_lease = []
+
+
+def test_the_last_evaluation_is_made_good_after_a_stop_right_before_it() -> None:
+    coordinator = Coordinator(THREE_EPOCHS, start=THREE_EPOCHS.end, cadence=Cadence(), evaluated=False)
+    fleet = Fleet(coordinator, start=THREE_EPOCHS.end)
+    fleet.walk([])
+    assert fleet.log == [Evaluate(2, 24, "epoch_end"), Done()]
+
+
+def test_checkpoints_by_time_fall_between_leases_and_are_counted_from_the_last_one() -> None:
+    coordinator = Coordinator(THREE_EPOCHS, start=Position(0), cadence=Cadence(checkpoint_every_s=10))
+    position, saved = Position(0), []
+    for turn in range(12):
+        directive = coordinator.next(rank=0, turn=turn, position=position, now_s=100.0 + 4 * turn)
         if isinstance(directive, Run):
-            start = Position(directive.spec.epoch, directive.start)
-            resumed = lead(plan, start=start, pace=None, **dataclasses.asdict(cadence))
-            assert resumed == [Transition(directive.spec, previous=None), *whole[turn:]]
+            position = THREE_EPOCHS.after(position, directive.until - directive.start)
+        if isinstance(directive, Checkpoint):
+            saved.append((turn, directive.position, directive.phase_boundary))
+    assert saved == [(4, Position(0, 24), False), (8, Position(1), False), (11, Position(1, 16), False)]
+
+
+def test_without_progress_nothing_is_saved_by_time() -> None:
+    coordinator = Coordinator(THREE_EPOCHS, start=Position(0), cadence=Cadence(checkpoint_every_s=10))
+    coordinator.next(rank=0, turn=0, position=Position(0), now_s=0)
+    assert isinstance(coordinator.next(rank=0, turn=1, position=Position(0), now_s=99), Run)
+
+
+def test_a_resize_saves_and_stops_for_others_to_go_on() -> None:
+    coordinator = Coordinator(THREE_EPOCHS, start=Position(0), cadence=Cadence())
+    fleet = Fleet(coordinator)
+    for rank in (0, 0):
+        fleet.ask(rank)
+    coordinator.request_resize("4 workers instead of 2")
+    fleet.walk([])
+    at = Position(0, 8)
+    assert fleet.log[-2:] == [Checkpoint(at, phase_boundary=False), Stop("4 workers instead of 2", at, resize=True)]
+
+
+@pytest.mark.parametrize("resize_first", [True, False])
+def test_a_stop_that_comes_beside_a_resize_wins(resize_first: bool) -> None:
+    coordinator = Coordinator(THREE_EPOCHS, start=Position(0), cadence=Cadence())
+    if resize_first:
+        coordinator.request_resize("grow")
+    coordinator.request_stop("received SIGTERM")
+    coordinator.request_resize("grow")
+    assert coordinator.next(rank=0, turn=0, position=Position(0)) == Stop("received SIGTERM", Position(0))
+
+
+@pytest.mark.parametrize(
+    ("grace_s", "save_s", "lease_s"),
+    [
+        pytest.param(None, 60.0, 2.0, id="no grace period is known"),
+        pytest.param(30.0, 5.0, 2.0, id="there is time enough"),
+        pytest.param(10.0, 4.0, 1.0, id="half of the grace period holds a lease and a save"),
+        pytest.param(10.0, 8.0, 0.0, id="not even a save fits: a step at a time"),
+    ],
+)
+def test_leases_leave_time_for_a_save_in_the_grace_period(
+    grace_s: float | None, save_s: float, lease_s: float
+) -> None:
+    assert lease_seconds(Cadence(lease_s=2.0, grace_s=grace_s), save_s) == lease_s
 
 
 def test_a_resume_at_the_end_has_nothing_to_do_not_even_when_stopped() -> None:
