@@ -1,8 +1,8 @@
 """Named points at which a test can have this process killed, to prove that no moment of death loses work.
 
 RESOLUTE_FAILPOINT=name:occurrence[:rank] kills (SIGKILL) the process of that rank, any rank if none is given,
-when it comes past the point for that time, counted from 1. The variable is read once, at import. It is for
-tests alone.
+when it comes past the point for that time, counted from 1. The variable is read once, at import. `arm` does the same,
+or whatever a test wants, in a running process. Both are for tests alone.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import dataclass
+from typing import Protocol
 
 VARIABLE = "RESOLUTE_FAILPOINT"
 
@@ -24,10 +25,24 @@ POINTS = frozenset(
         "checkpoint.deleting",
         "file.before_rename",
         "file.after_rename",
+        "saving.before_gather",
+        "saving.gathered",
+        "saving.copied",
+        "trainer.step",
+        "worker.before_acknowledgement",
         "worker.transition_agreed",
+        "worker.lease_received",
         "worker.lease_trained",
+        "worker.epoch_trained",
+        "worker.evaluated",
     }
 )
+
+
+class Witness(Protocol):
+    """Sees every point that its process comes past."""
+
+    def pass_by(self, name: str, rank: int) -> None: ...
 
 
 @dataclass
@@ -54,7 +69,13 @@ def parse(text: str) -> Failpoint | None:
     return Failpoint(name, int(occurrence), int(rank[0]) if rank else None)
 
 
-_armed = parse(os.environ.get(VARIABLE, ""))
+_armed: Witness | None = parse(os.environ.get(VARIABLE, ""))
+
+
+def arm(witness: Witness | None) -> None:
+    """From now on show every point passed to `witness`, which may end the process there."""
+    global _armed
+    _armed = witness
 
 
 def hit(name: str, *, rank: int = 0) -> None:
