@@ -285,7 +285,7 @@ class Evaluation(Section):
 
 
 class Workers(Section):
-    """As many workers as there are, within bounds: the run goes on when nodes are lost, and grows when they are back."""
+    """As many workers as there are, within bounds: a run goes on when nodes are lost, and grows when they are back."""
 
     min: Count = 1
     max: Count

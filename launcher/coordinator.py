@@ -181,7 +181,7 @@ class Coordinator:
         transition = self._log[turn]
         assert isinstance(transition, Transition), (turn, transition)
         wrong = self._disagreement(acknowledgement, transition.spec, turn)
-        self._round(turn).add(acknowledgement, wrong)
+        self._round(turn).add(acknowledgement, wrong, epoch=transition.spec.epoch)
 
     def agreement(self, turn: int) -> Agreement:
         """Whether all ranks have acknowledged the transition of `turn`, and with the plan's settings."""
@@ -262,22 +262,24 @@ class _Round:
         self._wrong: dict[int, str] = {}
         self._orders: dict[int, str] = {}
 
-    def add(self, acknowledgement: Acknowledgement, wrong: str | None) -> None:
+    def add(self, acknowledgement: Acknowledgement, wrong: str | None, *, epoch: int) -> None:
         """Count a rank's answer; `wrong` says in what it differs from the plan."""
         rank = acknowledgement.rank
         self._missing.discard(rank)
         self._orders[rank] = acknowledgement.order_hash
         if wrong:
             self._wrong[rank] = wrong
-        self.agreement = self._reckon(acknowledgement)
+        self.agreement = self._reckon(epoch)
 
-    def _reckon(self, last: Acknowledgement) -> Agreement:
+    def _reckon(self, epoch: int) -> Agreement:
         if self._wrong:
             return Disagreed("; ".join(reason for _, reason in sorted(self._wrong.items())))
         if self._missing:
             return Pending(tuple(sorted(self._missing)))
         if len(set(self._orders.values())) > 1:
-            return Disagreed(f"ranks hold different sample orders: {dict(sorted(self._orders.items()))}")
+            return Disagreed(
+                f"ranks hold different sample orders for epoch {epoch}: {dict(sorted(self._orders.items()))}"
+            )
         return Agreed()
 
 
@@ -330,7 +332,7 @@ def lease_end(spec: EpochSpec, start: int, *, samples_per_s: float | None, lease
 
 
 def lease_seconds(cadence: Cadence, save_s: float) -> float:
-    """How far ahead ranks may run: as the job says, or less where a grace period must hold a lease and a save, twice."""
+    """How far ahead ranks may run: as the job says, or less where half a grace period must hold a lease and a save."""
     if cadence.grace_s is None:
         return cadence.lease_s
     return min(cadence.lease_s, max(0.0, cadence.grace_s / 2 - save_s))

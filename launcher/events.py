@@ -62,7 +62,7 @@ class Progress(Event):
 
 @dataclass(frozen=True)
 class EpochTrained(Event):
-    """An epoch's training is over. Rates and sums are over all ranks and over this attempt's share of the epoch."""
+    """An epoch's training is over. Rates and sums are over all ranks, and over the attempts as far as saved."""
 
     epoch: int
     phase: int
@@ -132,6 +132,9 @@ class CheckpointSaved(Event):
     path: str
     num_bytes: int
     seconds: float
+    """For writing, while training went on."""
+    stall_s: float
+    """For which training stood still."""
 
 
 @dataclass(frozen=True)

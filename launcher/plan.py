@@ -16,7 +16,7 @@ from launcher.schedules import learning_rate_at, resolution_at
 CostRule = Callable[[int], float]
 
 _INDECISIVE = ("phase_name", "relative_cost", "steps", "dropped_samples", "offset")
-"""What a row only tells, or what follows from the rest of the plan and from where an earlier number of workers stopped."""
+"""What a row only tells, or what follows from the rest and from where another number of workers stopped."""
 
 
 class PlanError(ValueError):
@@ -225,9 +225,8 @@ def feasible_world(job: JobConfig, *, num_samples: int, available: int) -> int:
     for world_size in range(most, least - 1, -1):
         if not _problems(job, num_samples, world_size):
             return world_size
-    raise PlanError(
-        f"run.workers: the job cannot be planned for {least} to {most} workers\n" + _problems(job, num_samples, most)
-    )
+    bounds = f"run.workers: no number from {least} to {most} can be planned for\n" if least < most else ""
+    raise PlanError(bounds + _problems(job, num_samples, most))
 
 
 def resolutions(job: JobConfig) -> list[int]:

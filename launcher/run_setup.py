@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from launcher.checkpoint import newest_valid
+from launcher.checkpoint import Scan, newest_valid
 from launcher.config import JobConfig
 from launcher.coordinator import Cadence, Coordinator
 from launcher.data_facts import DataFacts, read_data_facts
@@ -17,12 +18,13 @@ from launcher.durable import write_atomically
 from launcher.job_file import dump_job
 from launcher.models import check_model
 from launcher.paths import RunPaths
-from launcher.plan import Plan, Position, build_plan, differences, resolutions
+from launcher.plan import BEGINNING, Plan, PlanError, Position, build_plan, differences, feasible_world, resolutions
 
 _DECISIVE = {
     "model": None,
     "loss": None,
     "optimizer": None,
+    "ema": None,
     "data": ("loader", "num_classes", "channel_mean", "channel_std"),
     "run": ("precision",),
 }
@@ -43,8 +45,10 @@ class RunSetup:
     root: Path
     """The run directory, absolute."""
     start: Position
-    checkpoint: Path | None
+    checkpoint: Path | None = None
     """Where `start`'s state lies; None for a fresh start."""
+    evaluated: bool = True
+    """Whether the epoch that ends at `start` has been evaluated."""
     rejected_checkpoints: tuple[str, ...] = ()
 
     def coordinator(self) -> Coordinator:
@@ -54,15 +58,24 @@ class RunSetup:
             evaluate_every_epochs=job.evaluation.every_epochs if job.data.val else 0,
             evaluation_resolution=job.evaluation.resolution,
             checkpoint_every_epochs=job.checkpoint.every_epochs,
+            checkpoint_every_s=60 * job.checkpoint.every_minutes if job.checkpoint.every_minutes else None,
             lease_s=job.run.lease_s,
+            grace_s=job.run.grace_s,
         )
-        return Coordinator(self.plan, start=self.start, cadence=cadence)
+        return Coordinator(self.plan, start=self.start, cadence=cadence, evaluated=self.evaluated)
 
 
 def check_job(job: JobConfig, *, source: str) -> tuple[JobConfig, Plan, DataFacts]:
-    """The job with absolute data paths, its plan, and its data's facts. Raises JobError, PlanError or ModelError."""
+    """The job with absolute data paths, its plan for as many workers as it may have, and its data's facts.
+
+    Raises JobError, PlanError or ModelError.
+    """
     data = read_data_facts(job, source=source)
-    plan = build_plan(job, num_samples=data.num_samples, world_size=job.run.workers)
+    if job.run.mode == "single" and job.run.least_workers > 1:
+        raise PlanError(f"run.workers: {job.run.least_workers}, but run.mode: single has one; use --mode ray")
+    available = 1 if job.run.mode == "single" else job.run.most_workers
+    world_size = feasible_world(job, num_samples=data.num_samples, available=available)
+    plan = build_plan(job, num_samples=data.num_samples, world_size=world_size)
     sizes = [*resolutions(job), *filter(None, [job.evaluation.resolution])]
     check_model(job.model, num_classes=data.num_classes, resolutions=sizes)
     return _with_absolute_paths(job), plan, data
@@ -75,63 +88,88 @@ def prepare_run(job: JobConfig, plan: Plan, data: DataFacts, *, paths: RunPaths,
     CheckpointError if none of its checkpoints can be used.
     """
     found = newest_valid(paths.checkpoints)
-    newest = found.valid[0] if found.valid else None
-    if newest is not None:
+    if found.newest is not None:
         changes = _changes(job, plan, paths)
         if changes and not accept_changes:
             raise ChangedJobError(
                 f"{paths.root} holds a run of another plan:\n  " + "\n  ".join(changes) + "\n"
                 "take another --run-dir, undo the changes, or go on with the new plan by --accept-changes"
             )
-        _refuse_misfit(plan, newest.position, paths)
+    setup = _go_on(RunSetup(job, plan, data, paths.root, start=BEGINNING), found, plan.world_size)
     write_atomically(paths.job, dump_job(job))
+    return setup
+
+
+def next_attempt(setup: RunSetup, *, world_size: int) -> RunSetup:
+    """Go on with so many workers from the newest valid checkpoint that is there now.
+
+    Raises CheckpointError if there are checkpoints and none can be used.
+    """
+    return _go_on(setup, newest_valid(RunPaths(setup.root).checkpoints), world_size)
+
+
+def _go_on(setup: RunSetup, found: Scan, world_size: int) -> RunSetup:
+    """The run from its newest checkpoint on, by the plan for so many workers, which is kept in the run directory.
+
+    Raises ChangedJobError if the plan does not reach as far as the checkpoint.
+    """
+    paths = RunPaths(setup.root)
+    reached = found.newest.position if found.newest else BEGINNING
+    if reached > setup.plan.end:
+        raise ChangedJobError(
+            f"{paths.root} has trained {reached.epoch} epochs, the plan has only {setup.plan.end.epoch}"
+        )
+    plan = build_plan(setup.job, num_samples=setup.plan.num_samples, world_size=world_size, start=reached)
     write_atomically(paths.plan, json.dumps(plan.to_json(), indent=1) + "\n")
-    return RunSetup(
-        job=job,
+    evaluated_epoch = found.newest.facts["standing"]["evaluated_epoch"] if found.newest else None
+    start = _first_step(plan, reached)
+    return replace(
+        setup,
         plan=plan,
-        data=data,
-        root=paths.root,
-        start=newest.position if newest else Position(0),
-        checkpoint=newest.path if newest else None,
+        start=start,
+        checkpoint=found.newest.path if found.newest else None,
+        evaluated=evaluated_epoch == start.epoch - 1,
         rejected_checkpoints=tuple(rejected.reason for rejected in found.rejected),
     )
 
 
+def _first_step(plan: Plan, reached: Position) -> Position:
+    """Where the next step begins: in the next epoch if what is left of this one fills no batch of the plan's."""
+    if reached.samples_done and reached.samples_done >= plan.rows[reached.epoch].num_samples:
+        return Position(reached.epoch + 1)
+    return reached
+
+
 def _changes(job: JobConfig, plan: Plan, paths: RunPaths) -> list[str]:
-    """What decides the weights and differs from what the run directory holds, a line each."""
+    """What decides the weights and differs from what the run directory holds, a line each.
+
+    Another number of workers is no change to a job that leaves it open.
+    """
     old_plan = json.loads(paths.plan.read_text())
     old_job = yaml.safe_load(paths.job.read_text())
     new_job = job.model_dump(mode="json")
     lines = [
-        f"{section}.{key}: {old_job[section].get(key)} -> {value}"
+        f"{section}.{key}: {old} -> {new}"
         for section, keys in _DECISIVE.items()
-        for key, value in new_job[section].items()
-        if (keys is None or key in keys) and old_job[section].get(key) != value
+        for key, old, new in _differing(old_job.get(section) or {}, new_job.get(section) or {})
+        if keys is None or key in keys
     ]
+    if job.run.least_workers <= old_plan["world_size"] <= job.run.most_workers:
+        plan = build_plan(job, num_samples=plan.num_samples, world_size=old_plan["world_size"])
     if old_plan["fingerprint"] == plan.fingerprint:
         return lines
     within_epochs = f"the learning rate within epochs (compare learning_rate and phases in {paths.job.name})"
     return [*lines, *(differences(old_plan, _plain(plan)) or [within_epochs])]
 
 
+def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    return [(key, old.get(key), new.get(key)) for key in {**old, **new} if old.get(key) != new.get(key)]
+
+
 def _plain(plan: Plan) -> dict[str, Any]:
     """The plan as it reads back from JSON."""
     plain: dict[str, Any] = json.loads(json.dumps(plan.to_json()))
     return plain
-
-
-def _refuse_misfit(plan: Plan, position: Position, paths: RunPaths) -> None:
-    """A changed plan must still have the position that was reached."""
-    if position > plan.end:
-        raise ChangedJobError(f"{paths.root} has trained {position.epoch} epochs, the plan has only {plan.end.epoch}")
-    if position.samples_done == 0:
-        return
-    row = plan.rows[position.epoch]
-    if position.samples_done % row.global_batch or position.samples_done >= row.num_samples:
-        raise ChangedJobError(
-            f"{paths.root} stopped at sample {position.samples_done} of epoch {position.epoch}, where no step of the "
-            f"new plan starts (global batch {row.global_batch}); finish that epoch with the old plan first"
-        )
 
 
 def _with_absolute_paths(job: JobConfig) -> JobConfig:

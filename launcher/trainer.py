@@ -11,11 +11,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ffcv_datasets.batches import BatchSource
 from ffcv_datasets.crop import CentreView
 from ffcv_datasets.decoder import DataError
-from launcher.config import Evaluation
+from launcher import failpoints
+from launcher.config import Ema, Evaluation
 from launcher.device_batches import DeviceBatch, Transfer
 from launcher.plan import EpochSpec, Plan, Position
 from launcher.sample_order import evaluation_batches
@@ -31,12 +33,20 @@ class NonFiniteLossError(RuntimeError):
 class SpanResult:
     """One rank's part of a span: sums, so that spans add up to an epoch."""
 
-    samples: int
+    samples: int = 0
     """Over all ranks."""
-    seconds: float
-    data_wait_s: float
-    loss_sum: float
+    seconds: float = 0.0
+    data_wait_s: float = 0.0
+    loss_sum: float = 0.0
     """Of this rank's samples."""
+
+    def __add__(self, other: SpanResult) -> SpanResult:
+        return SpanResult(
+            samples=self.samples + other.samples,
+            seconds=self.seconds + other.seconds,
+            data_wait_s=self.data_wait_s + other.data_wait_s,
+            loss_sum=self.loss_sum + other.loss_sum,
+        )
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,11 @@ class Trainer:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     """Scales the loss under fp16; passes it through otherwise."""
+    average: AveragedModel | None
+    """The weights' and buffers' moving average, if the job wants one."""
     feed: TrainingFeed
+    steps_begun: int
+    """In this process; tells a rank that works from one that is stuck."""
 
     def __init__(
         self,
@@ -70,6 +84,7 @@ class Trainer:
         precision: torch.dtype,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
+        ema: Ema | None,
         task: Classification,
         pixels: Pixels,
         train_data: BatchSource,
@@ -83,6 +98,9 @@ class Trainer:
         self.model = model
         self.optimizer = optimizer
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision is torch.float16)
+        self.average = _average(model, ema) if ema else None
+        self.steps_begun = 0
+        self._ema = ema
         self._precision = precision
         self._replica = _replicate(model, device) if plan.world_size > 1 else model
         self._task = task
@@ -103,12 +121,13 @@ class Trainer:
         loss_sum = torch.zeros((), device=self.device)
         self._replica.train()
         for done in range(start, until, spec.global_batch):
-            batch = self.feed.next(spec, done)
-            learning_rate = self.plan.learning_rate(Position(spec.epoch, done))
-            loss = self._step(batch, learning_rate)
-            loss_sum += loss.detach() * len(batch.labels)
+            self.steps_begun += 1
+            loss_sum += self._step(spec, done)
+            self._update_average(spec, done)
+            failpoints.hit("trainer.step", rank=self.rank)
         total = float(loss_sum)
         if not np.isfinite(total):
+            learning_rate = self.plan.learning_rate(Position(spec.epoch, start))
             raise NonFiniteLossError(
                 f"the loss is {total} between samples {start} and {until} of epoch {spec.epoch} on rank {self.rank} "
                 f"(learning rate {learning_rate:g}); lower learning_rate.base, or add warmup_epochs"
@@ -116,24 +135,44 @@ class Trainer:
         seconds = time.perf_counter() - began
         return SpanResult(until - start, seconds, self.feed.waited_s - waited_before, total)
 
-    def _step(self, batch: DeviceBatch, learning_rate: float) -> Tensor:
+    def _step(self, spec: EpochSpec, done: int) -> Tensor:
+        """One update of the weights by the global batch at sample `done`; the sum of its losses over this rank."""
+        learning_rate = self.plan.learning_rate(Position(spec.epoch, done))
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        images = self._model_input(batch)
         self.optimizer.zero_grad(set_to_none=True)
-        with self._autocast():
-            loss = self._task.loss(self._replica, images, batch.labels)
-        torch.autograd.backward(self.scaler.scale(loss))
+        loss_sum = torch.zeros((), device=self.device)
+        for part in range(spec.accumulate):
+            batch = self.feed.next(spec, done, part)
+            with self._summing_gradients(last=part + 1 == spec.accumulate):
+                images = self._model_input(batch)
+                with self._autocast():
+                    loss = self._task.loss(self._replica, images, batch.labels)
+                torch.autograd.backward(self.scaler.scale(loss / spec.accumulate))
+            loss_sum += loss.detach() * len(batch.labels)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return loss
+        return loss_sum
+
+    def _summing_gradients(self, *, last: bool) -> AbstractContextManager[object]:
+        """Ranks exchange gradients with the last batch of a step alone."""
+        if last or not isinstance(self._replica, DistributedDataParallel):
+            return nullcontext()
+        return self._replica.no_sync()
+
+    def _update_average(self, spec: EpochSpec, done: int) -> None:
+        if self.average is None or self._ema is None:
+            return
+        step = (done - spec.offset) // spec.global_batch + 1
+        if step % self._ema.every_steps == 0:
+            self.average.update_parameters(self.model)
 
     @torch.inference_mode()
     def evaluate(self, resolution: int) -> Scores:
         """Judge every validation image once over all ranks: a collective."""
         assert self._val_data is not None
         self.synchronise_buffers()
-        self.model.eval()
+        judged = self.outcome.eval()
         shares = evaluation_batches(
             self._val_data.num_samples,
             batch=self._evaluation.batch_per_worker,
@@ -145,14 +184,23 @@ class Trainer:
             for batch in batches:
                 images = self._model_input(batch)
                 with self._autocast():
-                    self._task.judge(self.model, images, batch.labels)
+                    self._task.judge(judged, images, batch.labels)
         return self._task.scores()
 
     def synchronise_buffers(self) -> None:
         """Give every rank rank 0's buffers (BatchNorm statistics), as DistributedDataParallel does before each step."""
         if self.plan.world_size > 1:
-            for buffer in self.model.buffers():
-                dist.broadcast(buffer, src=0)
+            for model in (self.model, self.outcome) if self.average else (self.model,):
+                for buffer in model.buffers():
+                    dist.broadcast(buffer, src=0)
+
+    @property
+    def outcome(self) -> nn.Module:
+        """The model that training is for: the average where there is one."""
+        if self.average is None:
+            return self.model
+        averaged: nn.Module = self.average.module
+        return averaged
 
     def sum_over_ranks(self, value: float) -> float:
         """A collective: every rank gives its number and gets the sum."""
@@ -181,3 +229,8 @@ class Trainer:
 def _replicate(model: nn.Module, device: torch.device) -> nn.Module:
     devices = [device.index] if device.type == "cuda" else None
     return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
+
+
+def _average(model: nn.Module, ema: Ema) -> AveragedModel:
+    update = get_ema_multi_avg_fn(ema.decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)

@@ -54,14 +54,15 @@ class TrainingFeed:
             self._epoch.close()
         self._epoch, self._following = self._following, None
 
-    def next(self, spec: EpochSpec, start: int) -> DeviceBatch:
-        """This rank's share of the global batch at sample `start`."""
+    def next(self, spec: EpochSpec, start: int, part: int = 0) -> DeviceBatch:
+        """The `part`-th of the `spec.accumulate` batches that are this rank's share of the global batch at `start`."""
         self._turn_to(spec, start)
         assert self._epoch is not None
         batch = self._peek(self._epoch)
         self._epoch.peeked = None
-        self._epoch.position = Position(spec.epoch, start + spec.global_batch)
-        self._follow(spec, self._epoch)
+        if part + 1 == spec.accumulate:
+            self._epoch.position = Position(spec.epoch, start + spec.global_batch)
+            self._follow(spec, self._epoch)
         return batch
 
     def _peek(self, epoch: _OpenEpoch) -> DeviceBatch:
@@ -73,9 +74,9 @@ class TrainingFeed:
 
     def _follow(self, spec: EpochSpec, epoch: _OpenEpoch) -> None:
         """Towards the end of an epoch begin the next one, so that its first batches are decoded meanwhile."""
-        steps_left = (spec.num_samples - epoch.position.samples_done) // spec.global_batch
+        batches_left = (spec.num_samples - epoch.position.samples_done) // spec.global_batch * spec.accumulate
         is_last = spec.epoch + 1 == len(self._plan.rows)
-        if self._following is None and not is_last and steps_left <= self._loader.batches_ahead + 1:
+        if self._following is None and not is_last and batches_left <= self._loader.batches_ahead + 1:
             self._following = self._decode(self._plan.rows[spec.epoch + 1], 0, after=epoch.iterator)
 
     def _decode(self, spec: EpochSpec, start: int, *, after: BatchStream | None) -> _OpenEpoch:
@@ -88,6 +89,7 @@ class TrainingFeed:
             global_batch=spec.global_batch,
             rank=self._rank,
             world_size=plan.world_size,
+            accumulate=spec.accumulate,
         )
         view = TrainView(plan.seed, spec.epoch, spec.resolution, crop_scale=spec.crop_scale)
         iterator = self._loader.batches(batches, view, after=after)

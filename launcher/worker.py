@@ -22,11 +22,13 @@ from launcher.coordinator import (
     Transition,
 )
 from launcher.events import CheckpointSaved, EpochTrained, Evaluated, Event, Progress, SamplesReplaced, TransitionMade
-from launcher.plan import Plan, Position
-from launcher.saving import Saver
+from launcher.plan import EpochSpec, Plan, Position
+from launcher.saving import Saved, Saver, Standing
 from launcher.trainer import SpanResult, Trainer
 
 _AGREEMENT_POLL_S = 0.02
+_AHEAD_S = 0.1
+"""How long before a lease's end the next one is asked for; a call to the coordinator takes a tenth of it."""
 _DAMAGE_NAMED = 10
 
 
@@ -34,6 +36,13 @@ class CoordinatorLink(Protocol):
     """How a worker reaches the coordinator: a direct call in *single*, an actor call in *ray*."""
 
     def next(self, *, rank: int, turn: int, position: Position, samples_per_s: float | None) -> Directive: ...
+
+    def prefetch(
+        self, *, rank: int, turn: int, position: Position, samples_per_s: float | None, after_s: float
+    ) -> None:
+        """Ask in the background, `after_s` from now, what `next` will be asked with the same arguments."""
+
+    def note_save(self, seconds: float) -> None: ...
 
     def acknowledge(self, acknowledgement: Acknowledgement) -> None: ...
 
@@ -55,7 +64,7 @@ class Worker:
         trainer: Trainer,
         saver: Saver,
         transition_timeout_s: float,
-        last_top1: float | None,
+        standing: Standing,
     ):
         self.rank = rank
         self.plan = plan
@@ -64,41 +73,52 @@ class Worker:
         self._trainer = trainer
         self._saver = saver
         self._transition_timeout_s = transition_timeout_s
-        self._last_top1 = last_top1
+        self._standing = standing
         self._samples_per_s: float | None = None
-        self._spans: list[SpanResult] = []
         self._unfinished_transition: TransitionMade | None = None
 
     def run(self) -> Stop | Done:
-        """Walk the directives to the end, and tell how it ended."""
-        turn = 0
+        """Walk the directives to the end, and tell how it ended, with everything saved that was to be."""
         try:
-            while True:
-                directive = self._coordinator.next(
-                    rank=self.rank, turn=turn, position=self.position, samples_per_s=self._samples_per_s
-                )
-                if not isinstance(directive, Evaluate):
-                    self._report_transition(top1_after=None)
-                match directive:
-                    case Transition():
-                        self._change_over(directive, turn)
-                    case Run():
-                        self._train(directive)
-                    case Evaluate():
-                        self._evaluate(directive)
-                    case Checkpoint():
-                        self._save(directive)
-                    case Stop() | Done():
-                        self._report_replaced(self.position.epoch)
-                        return directive
-                turn += 1
+            if self._standing.epoch.samples and self.position.samples_done == 0:
+                self._report_epoch(self.plan.rows[self.position.epoch - 1])  # Others trained it almost to its end.
+            outcome = self._walk()
+            self._report_saved(self._saver.take_saved(wait=True))
+        except Exception:
+            self._saver.settle()
+            raise
         finally:
             self._trainer.feed.close()
+        return outcome
+
+    def _walk(self) -> Stop | Done:
+        turn = 0
+        while True:
+            directive = self._coordinator.next(
+                rank=self.rank, turn=turn, position=self.position, samples_per_s=self._samples_per_s
+            )
+            self._report_saved(self._saver.take_saved())
+            if not isinstance(directive, Evaluate):
+                self._report_transition(top1_after=None)
+            match directive:
+                case Transition():
+                    self._change_over(directive, turn)
+                case Run():
+                    self._train(directive, turn)
+                case Evaluate():
+                    self._evaluate(directive)
+                case Checkpoint():
+                    self._save(directive)
+                case Stop() | Done():
+                    self._report_replaced(self.position.epoch)
+                    return directive
+            turn += 1
 
     def _change_over(self, transition: Transition, turn: int) -> None:
         spec, previous = transition.spec, transition.previous
         began = time.perf_counter()
         in_use = self._trainer.feed.open(spec, self.position.samples_done)
+        failpoints.hit("worker.before_acknowledgement", rank=self.rank)
         self._coordinator.acknowledge(
             Acknowledgement(
                 rank=self.rank,
@@ -123,7 +143,7 @@ class Worker:
                 global_batch_after=spec.global_batch,
                 learning_rate=spec.lr_start,
                 seconds=time.perf_counter() - began,
-                top1_before=self._last_top1,
+                top1_before=self._standing.last_top1,
                 top1_after=None,
             )
 
@@ -140,14 +160,17 @@ class Worker:
                 )
             time.sleep(_AGREEMENT_POLL_S)
 
-    def _train(self, lease: Run) -> None:
+    def _train(self, lease: Run, turn: int) -> None:
+        failpoints.hit("worker.lease_received", rank=self.rank)
+        end = self.plan.after(self.position, lease.until - lease.start)
+        self._ask_ahead(turn + 1, end, lease.until - lease.start)
         span = self._trainer.train(lease.spec, lease.start, lease.until)
-        self._spans.append(span)
+        self._standing = dataclasses.replace(self._standing, epoch=self._standing.epoch + span)
         self._samples_per_s = span.samples / span.seconds
-        self.position = self.plan.after(self.position, span.samples)
+        self.position = end
         failpoints.hit("worker.lease_trained", rank=self.rank)
         if self.position.epoch != lease.spec.epoch:
-            self._report_epoch(lease)
+            self._report_epoch(lease.spec)
         elif self.rank == 0:
             self._coordinator.emit(
                 Progress(
@@ -161,13 +184,20 @@ class Worker:
                 )
             )
 
-    def _report_epoch(self, lease: Run) -> None:
-        """Sum the epoch up over all ranks: a collective, at the same directive on every rank."""
-        spec, spans = lease.spec, self._spans
-        self._spans = []
-        samples = sum(span.samples for span in spans)
-        seconds = sum(span.seconds for span in spans)
-        loss_sum = self._trainer.sum_over_ranks(sum(span.loss_sum for span in spans))
+    def _ask_ahead(self, turn: int, position: Position, samples: int) -> None:
+        """Have the next directive at hand when this lease ends, if the pace tells when that will be."""
+        pace = self._samples_per_s
+        if pace is not None and samples / pace > _AHEAD_S:
+            self._coordinator.prefetch(
+                rank=self.rank, turn=turn, position=position, samples_per_s=pace, after_s=samples / pace - _AHEAD_S
+            )
+
+    def _report_epoch(self, spec: EpochSpec) -> None:
+        """Sum the epoch up over all ranks: a collective, at the same place on every rank."""
+        trained = self._standing.epoch
+        self._standing = dataclasses.replace(self._standing, epoch=SpanResult())
+        loss_sum = self._trainer.sum_over_ranks(trained.loss_sum)
+        failpoints.hit("worker.epoch_trained", rank=self.rank)
         self._report_replaced(spec.epoch)
         if self.rank != 0:
             return
@@ -178,11 +208,11 @@ class Worker:
                 phase_name=spec.phase_name,
                 resolution=spec.resolution,
                 global_batch=spec.global_batch,
-                samples=samples,
-                seconds=seconds,
-                images_per_s=samples / seconds,
-                data_wait_s=sum(span.data_wait_s for span in spans),
-                loss=loss_sum / samples,
+                samples=trained.samples,
+                seconds=trained.seconds,
+                images_per_s=trained.samples / trained.seconds,
+                data_wait_s=trained.data_wait_s,
+                loss=loss_sum / trained.samples,
                 learning_rate=self.plan.learning_rate(Position(spec.epoch, spec.num_samples - spec.global_batch)),
             )
         )
@@ -190,7 +220,9 @@ class Worker:
     def _evaluate(self, directive: Evaluate) -> None:
         began = time.perf_counter()
         scores = self._trainer.evaluate(directive.resolution)
-        self._last_top1 = scores.top1
+        evaluated_epoch = directive.epoch if directive.moment == "epoch_end" else self._standing.evaluated_epoch
+        self._standing = dataclasses.replace(self._standing, last_top1=scores.top1, evaluated_epoch=evaluated_epoch)
+        failpoints.hit("worker.evaluated", rank=self.rank)
         self._report_replaced(directive.epoch)
         if self.rank == 0:
             self._coordinator.emit(
@@ -221,16 +253,22 @@ class Worker:
         self._unfinished_transition = None
 
     def _save(self, directive: Checkpoint) -> None:
-        began = time.perf_counter()
-        saved = self._saver.save(self._trainer, directive.position, last_top1=self._last_top1)
-        if saved is not None:
-            self._coordinator.emit(
-                CheckpointSaved(
-                    epoch=directive.position.epoch,
-                    samples_done=directive.position.samples_done,
-                    phase_boundary=directive.phase_boundary,
-                    path=saved.path.name,
-                    num_bytes=saved.num_bytes,
-                    seconds=time.perf_counter() - began,
-                )
+        self._standing = self._standing.at(directive.position)
+        self._report_saved(self._saver.save(self._trainer, directive.position, self._standing))
+        failpoints.hit("saving.copied", rank=self.rank)
+
+    def _report_saved(self, saved: Saved | None) -> None:
+        if saved is None:
+            return
+        self._coordinator.note_save(saved.stall_s + saved.seconds)
+        self._coordinator.emit(
+            CheckpointSaved(
+                epoch=saved.info.position.epoch,
+                samples_done=saved.info.position.samples_done,
+                phase_boundary=saved.info.position in self.plan.phase_boundaries(),
+                path=saved.info.path.name,
+                num_bytes=saved.info.num_bytes,
+                seconds=saved.seconds,
+                stall_s=saved.stall_s,
             )
+        )

@@ -24,7 +24,7 @@ from launcher.events import RunFinished, WorkersReady
 from launcher.models import build_model, build_optimizer
 from launcher.paths import RunPaths
 from launcher.run_setup import RunSetup
-from launcher.saving import Saver
+from launcher.saving import Saver, Standing
 from launcher.tasks.classification import Classification
 from launcher.trainer import Pixels, Trainer
 from launcher.worker import CoordinatorLink, Worker
@@ -59,7 +59,7 @@ def run_worker(setup: RunSetup, place: Place, link: CoordinatorLink) -> Stop | D
         trainer = _build_trainer(setup, place, precision, stack)
         _seed_generators(job.seed, place.rank)
         saver = Saver(paths, setup.plan, job.checkpoint, rank=place.rank)
-        last_top1 = saver.restore(trainer, setup.checkpoint) if setup.checkpoint else None
+        standing = saver.restore(trainer, setup.checkpoint) if setup.checkpoint else Standing()
         if place.rank == 0:
             link.emit(_ready(setup, place, precision))
         worker = Worker(
@@ -70,11 +70,11 @@ def run_worker(setup: RunSetup, place: Place, link: CoordinatorLink) -> Stop | D
             trainer=trainer,
             saver=saver,
             transition_timeout_s=job.run.transition_timeout_s,
-            last_top1=last_top1,
+            standing=standing,
         )
         outcome = worker.run()
         if place.rank == 0 and isinstance(outcome, Done):
-            export_model(paths.model, trainer.model, _model_facts(setup))
+            export_model(paths.model, trainer.outcome, _model_facts(setup))
             link.emit(RunFinished(model=paths.model.name, seconds=time.perf_counter() - began))
         return outcome
 
@@ -121,6 +121,7 @@ def _build_trainer(setup: RunSetup, place: Place, precision: torch.dtype, stack:
         precision=precision,
         model=model,
         optimizer=build_optimizer(job.optimizer, model),
+        ema=job.ema,
         task=Classification(
             num_classes=data.num_classes,
             label_smoothing=job.loss.label_smoothing,
@@ -170,6 +171,7 @@ def _model_facts(setup: RunSetup) -> dict[str, object]:
         "classes": setup.data.classes,
         "channel_mean": setup.data.channel_mean,
         "channel_std": setup.data.channel_std,
+        "weights": "last" if setup.job.ema is None else "exponential moving average",
         "train_resolution": setup.plan.rows[-1].resolution,
         "crop_ratio": setup.job.evaluation.crop_ratio,
         "plan_fingerprint": setup.plan.fingerprint,

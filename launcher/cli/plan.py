@@ -19,7 +19,7 @@ from launcher.cli.console import say, show_table
 from launcher.config import JobConfig
 from launcher.data_facts import count_samples, known_num_classes
 from launcher.job_file import load_job
-from launcher.plan import Plan, build_plan, resolutions
+from launcher.plan import Plan, build_plan, feasible_world, resolutions
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="A job file, or the name of a recipe in jobs/.")]
 OverridesArgument = Annotated[
@@ -51,8 +51,8 @@ def plan(
       resolute plan my-job.yaml phases.0.epochs=10 --format json | jq .totals
     """
     config = load_job(job, overrides or ())
-    world_size = workers or config.run.workers
     num_samples = count_samples(config, source=job)
+    world_size = workers or feasible_world(config, num_samples=num_samples, available=config.run.most_workers)
     flops = _measure(config) if measure else None
     laid_out = build_plan(config, num_samples=num_samples, world_size=world_size, flops=flops)
     card = read_card(Path(config.data.train)) if config.data.train else None
@@ -135,7 +135,7 @@ def plan_table(plan: Plan, *, title: str) -> Table:
             str(row.epoch),
             row.phase_name,
             str(row.resolution),
-            str(row.batch_per_worker),
+            str(row.batch_per_worker) if row.accumulate == 1 else f"{row.accumulate} x {row.batch_per_worker}",
             str(row.global_batch),
             f"{row.steps:,}",
             str(row.dropped_samples),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import time
 from typing import Any
 
 from launcher.coordinator import Acknowledgement, Agreement, Coordinator, Directive
@@ -23,7 +24,12 @@ class CoordinatorPost:
         self._letters: list[bytes] = []
 
     def next(self, rank: int, turn: int, position: Position, samples_per_s: float | None) -> Directive:
-        return self._coordinator.next(rank=rank, turn=turn, position=position, samples_per_s=samples_per_s)
+        return self._coordinator.next(
+            rank=rank, turn=turn, position=position, samples_per_s=samples_per_s, now_s=time.monotonic()
+        )
+
+    def note_save(self, seconds: float) -> None:
+        self._coordinator.note_save(seconds)
 
     def acknowledge(self, acknowledgement: Acknowledgement) -> None:
         self._coordinator.acknowledge(acknowledgement)
@@ -54,6 +60,14 @@ class ActorLink:
     def next(self, *, rank: int, turn: int, position: Position, samples_per_s: float | None) -> Directive:
         directive: Directive = self._call("next", rank, turn, position, samples_per_s)
         return directive
+
+    def prefetch(
+        self, *, rank: int, turn: int, position: Position, samples_per_s: float | None, after_s: float
+    ) -> None:
+        """Not yet."""
+
+    def note_save(self, seconds: float) -> None:
+        self._call("note_save", seconds)
 
     def acknowledge(self, acknowledgement: Acknowledgement) -> None:
         self._call("acknowledge", acknowledgement)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from launcher.coordinator import Acknowledgement, Agreement, Coordinator, Directive, Done, Stop
@@ -25,7 +26,17 @@ class DirectLink:
             reason = self._stop_reasons.pop()
             self._coordinator.request_stop(reason)
             self._on_event(StopRequested(reason))
-        return self._coordinator.next(rank=rank, turn=turn, position=position, samples_per_s=samples_per_s)
+        return self._coordinator.next(
+            rank=rank, turn=turn, position=position, samples_per_s=samples_per_s, now_s=time.monotonic()
+        )
+
+    def prefetch(
+        self, *, rank: int, turn: int, position: Position, samples_per_s: float | None, after_s: float
+    ) -> None:
+        """Plain calls take no time worth saving."""
+
+    def note_save(self, seconds: float) -> None:
+        self._coordinator.note_save(seconds)
 
     def acknowledge(self, acknowledgement: Acknowledgement) -> None:
         self._coordinator.acknowledge(acknowledgement)

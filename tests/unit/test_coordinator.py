@@ -338,9 +338,7 @@ def test_a_stop_that_comes_beside_a_resize_wins(resize_first: bool) -> None:
         pytest.param(10.0, 8.0, 0.0, id="not even a save fits: a step at a time"),
     ],
 )
-def test_leases_leave_time_for_a_save_in_the_grace_period(
-    grace_s: float | None, save_s: float, lease_s: float
-) -> None:
+def test_leases_leave_time_for_a_save_in_the_grace_period(grace_s: float | None, save_s: float, lease_s: float) -> None:
     assert lease_seconds(Cadence(lease_s=2.0, grace_s=grace_s), save_s) == lease_s
 
 

@@ -76,13 +76,13 @@ def test_the_error_survives_pickling() -> None:
 
 def test_broken_rules_between_fields_do_not_hide_each_other() -> None:
     phase = (
-        "{epochs: 2, resolution: {start: 17, end: 31, multiple_of: 16}, global_batch: 8, batch_per_worker: 8, "
+        "{epochs: 2, resolution: {start: 17, end: 31, multiple_of: 16}, "
         "warmup_epochs: 3, crop_scale: [1, 0.5]}"
     )
     assert {problem.path: problem.fix for problem in problems_of(with_phase(phase))} == {
         "phases[0].resolution.start": "use 16",
         "phases[0].resolution.end": "use 32",
-        "phases[0].global_batch": "delete one of them",
+        "phases[0]": "add one of them",
         "phases[0].warmup_epochs": "use at most 2",
         "phases[0].crop_scale": "use [0.5, 1]",
     }

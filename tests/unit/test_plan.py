@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from launcher.config import JobConfig
 from launcher.job_file import load_job
-from launcher.plan import Plan, PlanError, Position, build_plan, differences, resolutions
+from launcher.plan import Plan, PlanError, Position, build_plan, differences, feasible_world, resolutions
 from tests.unit.sample_jobs import make_job, make_plan
 
 IMAGENET_16 = Path(__file__).parents[2] / "jobs" / "imagenet-rn50-16.yaml"
@@ -286,7 +286,7 @@ def test_the_fingerprint_ignores_how_cost_is_counted() -> None:
 
 
 def test_the_fingerprint_is_the_same_in_every_process_and_version() -> None:
-    assert fingerprint() == "78332263db9b804ed5192a13f3043eec308037f932a1c5dda32e6b1f3773c3ad"
+    assert fingerprint() == "6e80a2687fc0de40d1fb65da907f711efb97869a3600e4eab047e04129099092"
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
@@ -307,10 +307,9 @@ def test_differences_say_what_changed_from_which_epoch_on() -> None:
     new = make_plan({"epochs": 2}, {"epochs": 3, "resolution": 32, "global_batch": 16}, num_samples=200, seed=1)
     lines = differences(as_json(old), as_json(new))
     assert lines[:3] == ["num_samples: 100 -> 200", "seed: 0 -> 1", "epochs: 4 -> 5"]
-    assert lines[3] == "from epoch 0: dropped_samples 4 -> 0, steps 12 -> 25"
-    assert lines[4].startswith("from epoch 2: batch_per_worker 8 -> 16, dropped_samples 4 -> 8, global_batch 8 -> 16, ")
-    assert "resolution 24 -> 32" in lines[4]
-    assert len(lines) == 5
+    assert lines[3].startswith("from epoch 2: batch_per_worker 8 -> 16, global_batch 8 -> 16, ")
+    assert "resolution 24 -> 32" in lines[3]
+    assert len(lines) == 4
 
 
 def test_other_workers_at_the_same_global_batch_differ_in_their_number_and_share() -> None:
@@ -333,3 +332,56 @@ def test_the_plan_in_json_holds_the_promised_rows_and_totals() -> None:
             assert isinstance(row[key], float)
     assert document["totals"]["epochs"] == len(document["rows"]) == 3
     assert 0 < document["totals"]["saving"] < 1
+
+
+@pytest.mark.parametrize(
+    ("world_size", "limit", "share"),
+    [
+        (1, 8, (8, 8)),
+        (2, 8, (8, 4)),
+        (4, 8, (8, 2)),
+        (8, 8, (8, 1)),
+        (2, 12, (8, 4)),
+        (2, 64, (32, 1)),
+        (1, 1, (1, 64)),
+    ],
+)
+def test_gradients_are_accumulated_as_seldom_as_the_batch_of_a_worker_permits(
+    world_size: int, limit: int, share: tuple[int, int]
+) -> None:
+    plan = make_plan({"global_batch": 64, "batch_per_worker": limit}, world_size=world_size)
+    row = plan.rows[0]
+    assert (row.batch_per_worker, row.accumulate) == share
+    assert row.batch_per_worker * row.accumulate * world_size == row.global_batch == 64
+
+
+@given(st.integers(20, 200), st.integers(1, 20), st.integers(0, 199))
+def test_another_batch_takes_over_at_any_sample_and_drops_less_than_a_batch(
+    num_samples: int, batch: int, samples_done: int
+) -> None:
+    start = Position(1, samples_done % num_samples)
+    job = make_job({"epochs": 3, "global_batch": batch})
+    plan = build_plan(job, num_samples=num_samples, world_size=1, start=start)
+    row = plan.rows[1]
+    assert row.offset <= start.samples_done
+    assert (start.samples_done - row.offset) % batch == 0
+    assert row.num_samples + row.dropped_samples == num_samples
+    assert 0 <= row.dropped_samples < batch
+    whole = build_plan(job, num_samples=num_samples, world_size=1)
+    assert (plan.rows[0], plan.rows[2], plan.fingerprint) == (whole.rows[0], whole.rows[2], whole.fingerprint)
+    if start.samples_done % batch == 0:
+        assert row == whole.rows[1]
+
+
+@pytest.mark.parametrize(("available", "world_size"), [(8, 4), (4, 4), (3, 2), (2, 2), (1, 1)])
+def test_as_many_workers_as_there_are_and_divide_every_global_batch(available: int, world_size: int) -> None:
+    job = make_job({"global_batch": 8}, {"global_batch": 16}, run={"workers": {"min": 1, "max": 6}})
+    assert feasible_world(job, num_samples=100, available=available) == world_size
+
+
+def test_too_few_workers_and_numbers_that_divide_no_batch_are_refused() -> None:
+    job = make_job({"global_batch": 8}, run={"workers": {"min": 5, "max": 7}})
+    with pytest.raises(PlanError, match="needs 5 workers, and there is room for 4"):
+        feasible_world(job, num_samples=100, available=4)
+    with pytest.raises(PlanError, match=r"no number from 5 to 7 can be planned for\n.*8 does not divide by 7"):
+        feasible_world(job, num_samples=100, available=9)
