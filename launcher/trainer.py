@@ -20,6 +20,7 @@ from launcher import failpoints
 from launcher.config import Ema, Evaluation
 from launcher.device_batches import DeviceBatch, Transfer
 from launcher.plan import EpochSpec, Plan, Position
+from launcher.replica import replicate
 from launcher.sample_order import evaluation_batches
 from launcher.tasks.classification import Classification, Scores
 from launcher.training_feed import TrainingFeed
@@ -102,7 +103,7 @@ class Trainer:
         self.steps_begun = 0
         self._ema = ema
         self._precision = precision
-        self._replica = _replicate(model, device) if plan.world_size > 1 else model
+        self._replica = replicate(model, device, resolution=plan.rows[0].resolution) if plan.world_size > 1 else model
         self._task = task
         self._mean = torch.tensor(pixels.channel_mean, device=device).view(1, 3, 1, 1)
         self._scale = 1 / torch.tensor(pixels.channel_std, device=device).view(1, 3, 1, 1)
@@ -224,11 +225,6 @@ class Trainer:
         if self._precision is torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self._precision)
-
-
-def _replicate(model: nn.Module, device: torch.device) -> nn.Module:
-    devices = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
 
 
 def _average(model: nn.Module, ema: Ema) -> AveragedModel:
