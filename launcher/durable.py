@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +15,33 @@ from launcher import failpoints
 from launcher.paths import is_temporary, temporary
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_BLOCK_BYTES = 4096
 
 
 class DiskFullError(OSError):
     """The disk, or the user's share of it, is full. What was there before is intact."""
+
+
+class StrangeFileError(ValueError):
+    """Something else lies where a plain file of a run is expected."""
+
+
+def read_plain(path: Path, *, max_bytes: int) -> bytes:
+    """The content of a plain file of at most `max_bytes`. Neither a link is followed nor a pipe waited for.
+
+    Raises StrangeFileError, or OSError as when there is none.
+    """
+    kind = path.lstat().st_mode
+    if not stat.S_ISREG(kind):
+        what = "a symbolic link" if stat.S_ISLNK(kind) else "not a file"
+        raise StrangeFileError(f"{path} is {what}; only plain files are read: move it away")
+    # The check above gives the sentence; the flags hold if somebody exchanges the file in between.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise StrangeFileError(f"{path} is longer than {max_bytes:,} bytes, as no file of a run is: move it away")
+    return content
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -62,10 +86,11 @@ def sync(path: Path) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory that will still be there after a crash, and its parents."""
+    """Make a directory that will still be there after a crash, and its parents. Raises DiskFullError."""
     if not path.is_dir():
-        path.mkdir(parents=True, exist_ok=True)
-        sync(path.parent)
+        with naming_full_disk(path, _BLOCK_BYTES):
+            path.mkdir(parents=True, exist_ok=True)
+            sync(path.parent)
 
 
 def remove_temporaries(directory: Path) -> None:

@@ -24,8 +24,9 @@ class EventLog:
     def __init__(self, path: Path):
         self.path = path
         self._lock = threading.Lock()
-        # A link would have us write into a file outside the run directory.
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
+        with naming_full_disk(path, 0):
+            # A link would have us write into a file outside the run directory.
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
         self._remove_torn_line()
 
     def append(self, event: Mapping[str, Any]) -> None:
@@ -69,7 +70,7 @@ def read_events(path: Path) -> list[dict[str, Any]]:
 def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         event = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EventLogError(f"{path}, line {number}: not JSON ({error})") from error
     if not isinstance(event, dict):
         raise EventLogError(f"{path}, line {number}: not a JSON object")

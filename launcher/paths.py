@@ -9,6 +9,7 @@ from pathlib import Path
 from launcher.plan import Position
 
 _TEMPORARY_PREFIX = ".tmp-"
+_CLAIM_NAME = re.compile(r"owner-([0-9]{5,})\.json")
 _CHECKPOINT_NAME = re.compile(r"e([0-9]{5,})-s([0-9]{9,})(?:-r([0-9]{3,}))?")
 
 
@@ -40,15 +41,9 @@ class RunPaths:
         """The final weights."""
         return self.root / "model.safetensors"
 
-    @property
-    def owner(self) -> Path:
-        """Who runs here, while somebody does."""
-        return self.root / "owner.json"
-
-    @property
-    def lock(self) -> Path:
-        """Locked by the owner. The first file of a run directory, and what tells it from others."""
-        return self.root / "owner.lock"
+    def claim(self, number: int) -> Path:
+        """What the run's start of that number owns it by. The first file of a run directory; tells it from others."""
+        return self.root / _claim_name(number)
 
     @property
     def logs(self) -> Path:
@@ -86,6 +81,17 @@ class CheckpointName:
         epoch, samples_done, replay = (int(digits or 0) for digits in match.groups())
         name = cls(Position(epoch, samples_done), replay)
         return name if str(name) == text else None
+
+
+def claim_number(name: str) -> int | None:
+    """owner-00003.json -> 3; None for any other name."""
+    match = _CLAIM_NAME.fullmatch(name)
+    number = int(match[1]) if match else 0
+    return number if number and name == _claim_name(number) else None
+
+
+def _claim_name(number: int) -> str:
+    return f"owner-{number:05d}.json"
 
 
 def temporary(path: Path, *, pid: int) -> Path:

@@ -1,22 +1,25 @@
-"""A run's directory, and who may write there: one process at a time."""
+"""A run's directory, and who may write there: one process at a time, on whatever file system."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+import pwd
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 
-import filelock
-
-from launcher.durable import make_directory, remove_temporaries, write_atomically
+from launcher.durable import StrangeFileError, make_directory, naming_full_disk, remove_temporaries, sync
 from launcher.event_log import EventLog
-from launcher.paths import RunPaths
+from launcher.heartbeat import BEAT_S, Claim, Heartbeat, read_claim
+from launcher.ownership import RECORD_BYTES, Owner, State, state_of, this_process
+from launcher.paths import RunPaths, claim_number
+
+SILENT_BEATS = 15
+"""So many beats without a sign of life and an owner whose process cannot be looked at counts as dead."""
+_SETTLE_S = 0.05
 
 
 class RunDirectoryError(ValueError):
@@ -28,95 +31,182 @@ class OwnedError(RunDirectoryError):
 
 
 @dataclass(frozen=True)
-class Owner:
-    """The process that runs in a run directory. `since` is in UTC, ISO 8601."""
-
-    host: str
-    pid: int
-    since: str
-    slurm_job_id: str | None
-
-    def __str__(self) -> str:
-        job = f", Slurm job {self.slurm_job_id}" if self.slurm_job_id else ""
-        return f"process {self.pid} on {self.host}{job}, since {self.since}"
-
-    @property
-    def how_to_stop(self) -> str:
-        return f"scancel {self.slurm_job_id}" if self.slurm_job_id else f"kill {self.pid} on {self.host}"
-
-
-@dataclass(frozen=True)
 class RunDirectory:
     """An owned run directory."""
 
     paths: RunPaths
     events: EventLog
+    claim: Claim
+    """For the workers, who check it before they commit a checkpoint."""
+    heartbeat: Heartbeat
+
+    def assert_owned(self) -> None:
+        """Raises OwnershipLostError if another start has taken the directory over: nothing may be written then."""
+        if self.heartbeat.failure is not None:
+            raise self.heartbeat.failure
+        self.claim.assert_held()
 
 
 @contextmanager
-def open_run_directory(root: Path) -> Iterator[RunDirectory]:
+def open_run_directory(
+    root: Path,
+    *,
+    tell: Callable[[str], None] = lambda _line: None,
+    beat_s: float = BEAT_S,
+    silent_beats: int = SILENT_BEATS,
+) -> Iterator[RunDirectory]:
     """Own the run directory `root`, new or an earlier run's, until the context ends or this process dies.
 
-    Removes what an attempt that died had half prepared. The lock is the kernel's: a dead owner holds none.
+    A dead owner's place is taken at once if it ran here, else after `silent_beats` beats of `beat_s` seconds without a
+    sign of life; `tell` gets a line about that. What an attempt that died had half prepared is removed.
 
-    Raises OwnedError naming the owner, or RunDirectoryError if `root` holds something else than a run.
+    Raises OwnedError naming the owner, RunDirectoryError if `root` holds something else than a run, DiskFullError.
     """
     paths = RunPaths(root)
-    _refuse_foreign(paths)
+    _refuse_strange(paths)
     make_directory(root)
-    # Not thread-local: the thread that releases need not be the one that acquired.
-    lock = filelock.FileLock(paths.lock, thread_local=False)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise _owned(paths) from error
-    try:
+    claim = _take(paths, tell, beat_s=beat_s, silent_beats=silent_beats)
+    with Heartbeat(claim, beat_s=beat_s) as heartbeat:
         remove_temporaries(root)
         remove_temporaries(paths.checkpoints)
-        write_atomically(paths.owner, json.dumps(dataclasses.asdict(_this_process()), indent=1) + "\n")
         events = EventLog(paths.events)
+        directory = RunDirectory(paths, events, claim, heartbeat)
         try:
-            yield RunDirectory(paths, events)
+            yield directory
         finally:
             events.close()
-            paths.owner.unlink(missing_ok=True)
-    finally:
-        lock.release()
+        if heartbeat.failure is not None:
+            raise heartbeat.failure
 
 
 def read_owner(paths: RunPaths) -> Owner | None:
-    """Who runs in this directory, or last died there; None if nobody, or the file says nothing sensible."""
+    """Who runs in this directory, or died there; None if nobody, or the claim says nothing sensible."""
+    number = _newest_claim(paths)
     try:
-        return Owner(**json.loads(paths.owner.read_text()))
-    except (OSError, ValueError, TypeError):
+        owner = read_claim(paths.claim(number)) if number else None
+    except StrangeFileError:
         return None
+    return None if owner is None or owner.released else owner
 
 
-def _refuse_foreign(paths: RunPaths) -> None:
-    if not paths.root.exists():
+def _take(paths: RunPaths, tell: Callable[[str], None], *, beat_s: float, silent_beats: int) -> Claim:
+    """Make the next claim, once the newest one's owner is seen to be gone. Raises OwnedError."""
+    me = this_process()
+    while True:
+        newest = _newest_claim(paths)
+        if newest and not _is_gone(paths, newest, tell, beat_s=beat_s, silent_beats=silent_beats):
+            continue
+        claim = Claim(paths.root, newest + 1, me.token)
+        if not _make(claim, me):
+            continue
+        # A start that had looked long ago may make a number anew that a later owner has removed.
+        if _newest_claim(paths) > claim.number:
+            claim.path.unlink()
+            continue
+        for number in _claims(paths):
+            if number < claim.number:
+                paths.claim(number).unlink(missing_ok=True)
+        return claim
+
+
+def _is_gone(paths: RunPaths, number: int, tell: Callable[[str], None], *, beat_s: float, silent_beats: int) -> bool:
+    """Whether that claim's owner is gone; False if another look at the directory is needed.
+
+    Raises OwnedError if it lives.
+    """
+    owner = read_claim(path := paths.claim(number))
+    state = state_of(owner) if owner else State.UNKNOWN
+    if owner and state is State.ALIVE:
+        raise _owned(paths, owner)
+    if state is State.GONE:
+        return True
+    if not path.exists():
+        time.sleep(_SETTLE_S)  # Taken over just now, though a cached listing (NFS) may show it for a while.
+        return False
+    who = str(owner) if owner else f"a start that has written nothing sensible into {path.name}"
+    if owner:
+        tell(f"{paths.root} belongs to {who}: watching for {silent_beats * beat_s:.0f} s whether it still lives")
+    for wait_s in (_SETTLE_S, *[beat_s] * silent_beats):
+        time.sleep(wait_s)
+        now = read_claim(path)
+        if now != owner:
+            if now and owner and now.token == owner.token and not now.released:
+                raise _owned(paths, now)
+            return False
+    tell(f"{who} gave no sign of life for {silent_beats * beat_s:.0f} s: taken over")
+    return True
+
+
+def _make(claim: Claim, me: Owner) -> bool:
+    """Make the file of a claim; False if another process was faster. Raises DiskFullError, with nothing left."""
+    with naming_full_disk(claim.path, RECORD_BYTES):
+        try:
+            descriptor = os.open(claim.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        except FileExistsError:
+            return False
+        try:
+            os.write(descriptor, me.to_bytes())
+            os.fsync(descriptor)
+        except OSError:
+            claim.path.unlink()
+            raise
+        finally:
+            os.close(descriptor)
+        sync(claim.root)
+    return True
+
+
+def _claims(paths: RunPaths) -> list[int]:
+    return [number for name in os.listdir(paths.root) if (number := claim_number(name)) is not None]
+
+
+def _newest_claim(paths: RunPaths) -> int:
+    """The highest number that is claimed; 0 if none is."""
+    return max(_claims(paths), default=0) if paths.root.is_dir() else 0
+
+
+def _refuse_strange(paths: RunPaths) -> None:
+    """Raises RunDirectoryError if `root` cannot be, or should not be trusted to be, a run's directory."""
+    root = paths.root
+    if not root.exists():
         return
-    if not paths.root.is_dir():
-        raise RunDirectoryError(f"{paths.root} is not a directory: give the run a directory of its own")
-    # Listed before the lock file is looked for: that one is the first file of a start that races this one.
-    if any(paths.root.iterdir()) and not paths.lock.is_file():
+    if not root.is_dir():
+        raise RunDirectoryError(f"{root} is not a directory: give the run a directory of its own")
+    owner = root.stat()
+    if owner.st_uid != os.geteuid() and owner.st_mode & stat.S_IWOTH:
         raise RunDirectoryError(
-            f"{paths.root} holds files but no run ({paths.lock.name} is missing): give the run a new or empty directory"
+            f"{root} belongs to {_user(owner.st_uid)}, and everybody may write into it: anybody could change a run "
+            f"there; give the run a directory of your own"
         )
+    names = os.listdir(root)
+    if names and not any(claim_number(name) for name in names):
+        raise RunDirectoryError(
+            f"{root} holds files but no run ({paths.claim(1).name} is missing): give the run a new or empty directory"
+        )
+    for path in (paths.job, paths.plan, paths.events, paths.summary, paths.model):
+        _refuse_unless(path, stat.S_ISREG, "file")
+    for path in (paths.checkpoints, paths.logs):
+        _refuse_unless(path, stat.S_ISDIR, "directory")
 
 
-def _this_process() -> Owner:
-    return Owner(
-        host=socket.gethostname(),
-        pid=os.getpid(),
-        since=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        slurm_job_id=os.environ.get("SLURM_JOB_ID"),
-    )
+def _refuse_unless(path: Path, is_kind: Callable[[int], bool], kind: str) -> None:
+    with suppress(FileNotFoundError):
+        mode = path.lstat().st_mode
+        if not is_kind(mode):
+            what = "a symbolic link" if stat.S_ISLNK(mode) else f"no {kind}"
+            raise RunDirectoryError(
+                f"{path} is {what}: a run reads and writes in its own directory alone; put the {kind} itself there"
+            )
 
 
-def _owned(paths: RunPaths) -> OwnedError:
-    owner = read_owner(paths)
-    if owner is None:
-        return OwnedError(f"{paths.root} belongs to a run that is just starting: wait for it, or use another directory")
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
+
+
+def _owned(paths: RunPaths, owner: Owner) -> OwnedError:
     return OwnedError(
         f"{paths.root} belongs to {owner}: wait for it to end, stop it ({owner.how_to_stop}), or use another directory"
     )

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from launcher.paths import CheckpointName, RunPaths, is_temporary, temporary
+from launcher.paths import CheckpointName, RunPaths, claim_number, is_temporary, temporary
 from launcher.plan import Position
 
 positions = st.builds(Position, st.integers(0, 99_999), st.integers(0, 999_999_999))
@@ -19,8 +19,19 @@ def test_every_file_has_a_name_of_its_own_inside_the_root() -> None:
     paths = RunPaths(Path("runs/x"))
     properties = [name for name, member in vars(RunPaths).items() if isinstance(member, property)]
     places = [getattr(paths, name) for name in properties]
-    assert len(set(places)) == len(properties) == 9
+    assert len(set(places)) == len(properties) == 7
     assert all(place.parent == paths.root for place in places)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 10**7))
+def test_the_number_of_a_claim_reads_back_from_its_name(number: int) -> None:
+    assert claim_number(RunPaths(Path("r")).claim(number).name) == number
+
+
+@pytest.mark.parametrize("name", ["owner-00000.json", "owner-000003.json", "owner-3.json", "owner.json", "owner-00003"])
+def test_no_other_name_is_a_claims(name: str) -> None:
+    assert claim_number(name) is None
 
 
 def test_checkpoint_name_tells_epoch_and_samples() -> None:
