@@ -1,16 +1,19 @@
 # Every target sets up .venv first; when nothing has changed since, that takes well under a second.
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint format fuzz faults demo clean
+.PHONY: help setup test test-slurm lint format fuzz faults demo clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## install everything into .venv (PYTHON=python3.12 chooses the interpreter)
 	@PYTHON='$(PYTHON)' scripts/setup.sh
 
 test: setup ## run the tests (ARGS="-k plan" is passed on to pytest)
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-slurm: setup ## run the tests that start a Slurm of several nodes on this machine
+	@$(BIN)/python -m pytest tests/slurm $(ARGS)
 
 lint: setup ## check style and types
 	@$(BIN)/ruff check

@@ -59,25 +59,35 @@ missing_system_packages() {
 assert os.path.exists(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null || echo "${python##*/}-dev"
 }
 
+# Installs Debian's packages where that can be done without asking anybody; what apt says goes to the log.
+apt_install() {
+  local as_root=()
+  if ((EUID != 0)); then as_root=(sudo -n); fi
+  command -v apt-get >/dev/null && "${as_root[@]}" true 2>/dev/null || return 1
+  say "installing system packages: $*"
+  as_root+=(env DEBIAN_FRONTEND=noninteractive apt-get -q)
+  "${as_root[@]}" update </dev/null >>$LOG 2>&1 &&
+    "${as_root[@]}" install -y --no-install-recommends "$@" </dev/null >>$LOG 2>&1
+}
+
 install_system_packages() {
-  local python=$1 as_root=() missing
+  local python=$1 missing
   mapfile -t missing < <(missing_system_packages "$python")
   ((${#missing[@]})) || return 0
-  if ((EUID != 0)); then as_root=(sudo -n); fi
-  if command -v apt-get >/dev/null && "${as_root[@]}" true 2>/dev/null; then
-    say "installing system packages: ${missing[*]}"
-    as_root+=(env DEBIAN_FRONTEND=noninteractive apt-get -q)
-    if "${as_root[@]}" update </dev/null >>$LOG 2>&1 &&
-      "${as_root[@]}" install -y --no-install-recommends "${missing[@]}" </dev/null >>$LOG 2>&1; then
-      return 0
-    fi
-    tail -n 20 $LOG >&2
-  fi
+  if apt_install "${missing[@]}"; then return; fi
+  tail -n 20 $LOG >&2
   fail "System packages are missing: ${missing[*]}. Install them with one of" \
     "apt    sudo apt-get install pkg-config g++ libopencv-dev libturbojpeg0-dev libjpeg-dev python3-venv python3-dev" \
     "dnf    sudo dnf install pkgconf-pkg-config gcc-c++ opencv-devel turbojpeg-devel libjpeg-turbo-devel python3-devel" \
     "conda  conda install -c conda-forge pkg-config cxx-compiler libopencv libjpeg-turbo python=3.12" \
     "and then give the same command again."
+}
+
+# A Slurm for the tests to start by themselves; no service of it need run. Without it they skip.
+install_slurm() {
+  local PATH=$PATH:/usr/sbin
+  if command -v slurmctld && command -v munged && command -v sbatch; then return; fi >>$LOG
+  apt_install slurm-wlm munge || say "Slurm cannot be installed here: the tests in tests/slurm will skip"
 }
 
 # Whether .venv can be built upon: it has this Python and pip, and no package lost files to a killed installation.
@@ -156,6 +166,7 @@ main() {
 
   : >$LOG
   install_system_packages "$python"
+  install_slurm
   python=${python:-$(find_python)}
   [[ -n $python ]] || fail "This distribution's Python is older than $OLDEST_PYTHON. Name another one:" \
     "make setup PYTHON=/path/to/python3.12"
