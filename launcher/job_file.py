@@ -18,13 +18,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from launcher.config import JobConfig
+from launcher.job_text import MAX_CHARACTERS, Lines, Location, TextError, read_text, unprintable_texts
+from launcher.printable import printable
 
-Location = tuple[int | str, ...]
-Lines = dict[Location, int | None]
-"""Where in the file each key stands; None for what an override has set."""
 _ABSENT = object()
-# What PyYAML raises: its own errors, and ValueError for such as 2020-13-45, which it takes for a date.
-_YAML_ERRORS = (yaml.YAMLError, ValueError)
 _BUNDLED_JOBS = (Path("jobs"), Path(__file__).parent / "jobs", Path(__file__).parent.parent / "jobs")
 """Where recipes lie: here, inside the installed package, beside it in a checkout."""
 
@@ -42,7 +39,7 @@ class Problem:
     def __str__(self) -> str:
         where = f"line {self.line}: " if self.line else ""
         value = f" {self.value}:" if self.value else ""
-        return f"{where}{self.path}:{value} {self.rule}; {self.fix}"
+        return printable(f"{where}{self.path}:{value} {self.rule}; {self.fix}")
 
 
 class JobError(ValueError):
@@ -65,7 +62,8 @@ def load_job(source: str, overrides: Iterable[str] = ()) -> JobConfig:
     """
     path = find_job(source)
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MAX_CHARACTERS + 1)  # It may be a device without end.
     except (OSError, UnicodeDecodeError) as error:
         raise JobError(str(path), [Problem("file", "", f"cannot be read ({error})", "check the path")]) from error
     return parse_job(text, source=str(path), overrides=overrides)
@@ -91,16 +89,24 @@ def find_job(source: str) -> Path:
 def parse_job(text: str, *, source: str = "job", overrides: Iterable[str] = ()) -> JobConfig:
     """YAML text -> JobConfig. Raises JobError with all mistakes."""
     try:
-        raw = yaml.safe_load(text)
-        lines, problems = _read_lines(text)
-    except _YAML_ERRORS as error:
-        raise JobError(source, [_yaml_problem(error)]) from error
+        read = read_text(text)
+    except TextError as error:
+        raise JobError(source, [Problem("file", "", error.rule, error.fix, error.line)]) from error
+    raw, lines = read.value, read.lines
+    problems = [
+        Problem(format_location(place), "", f"stands twice, first in line {first}", "delete one of them", line)
+        for place, line, first in read.repeated
+    ]
     if not isinstance(raw, dict):
         raise JobError(source, [Problem("file", "", "must hold `key: value` lines", "start with `name: my-job`")])
     for override in overrides:
         problem = _apply_override(raw, lines, override)
         if problem:
             problems.append(problem)
+    problems += [
+        Problem(format_location(place), "", "holds control characters", "delete them", _line_of(place, lines))
+        for place in unprintable_texts(raw)
+    ]
     try:
         job = JobConfig.model_validate(raw)
     except ValidationError as error:
@@ -118,43 +124,6 @@ def dump_job(job: JobConfig) -> str:
     return yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False)
 
 
-def _yaml_problem(error: yaml.YAMLError | ValueError) -> Problem:
-    mark = getattr(error, "problem_mark", None)
-    reason = " ".join(str(getattr(error, "problem", None) or error).split())
-    fix = "check indentation, quotes and colons there"
-    return Problem("file", "", f"is not valid YAML ({reason})", fix, mark.line + 1 if mark else None)
-
-
-def _read_lines(text: str) -> tuple[Lines, list[Problem]]:
-    """The line of every key, and a problem for each key that stands twice (YAML would keep the last, silently)."""
-    lines: Lines = {}
-    problems: list[Problem] = []
-    walked: set[yaml.Node] = set()
-
-    def walk(node: yaml.Node | None, location: Location) -> None:
-        here: Location
-        if node is None or node in walked:  # An alias: its mistakes stand where it is anchored. It may hold itself.
-            return
-        walked.add(node)
-        if isinstance(node, yaml.MappingNode):
-            for key_node, value_node in node.value:
-                here = (*location, str(key_node.value))
-                line = key_node.start_mark.line + 1
-                if here in lines:
-                    rule = f"stands twice, first in line {lines[here]}"
-                    problems.append(Problem(format_location(here), "", rule, "delete one of them", line))
-                lines[here] = line
-                walk(value_node, here)
-        elif isinstance(node, yaml.SequenceNode):
-            for index, item in enumerate(node.value):
-                here = (*location, index)
-                lines[here] = item.start_mark.line + 1
-                walk(item, here)
-
-    walk(yaml.compose(text, Loader=yaml.SafeLoader), ())
-    return lines, problems
-
-
 def _apply_override(raw: dict[str, Any], lines: Lines, override: str) -> Problem | None:
     """Set `a.b=c`, `phases.0.epochs=3` or `phases[0].epochs=3` in `raw`; the value is YAML."""
     name, equals, text = override.partition("=")
@@ -162,9 +131,9 @@ def _apply_override(raw: dict[str, Any], lines: Lines, override: str) -> Problem
     if not equals or not keys:
         return Problem(override, "", "is not an override", "write key=value, such as learning_rate.base=0.1")
     try:
-        value = yaml.safe_load(text)
-    except _YAML_ERRORS:
-        return Problem(name, text, "is not a YAML value", "quote it")
+        value = read_text(text).value
+    except TextError:
+        return Problem(name, _cut(text), "is not a YAML value", "quote it")
     target: Any = raw
     location: Location = ()
     for depth, key in enumerate(keys, start=1):
@@ -200,7 +169,7 @@ def _no_entry(target: Any, key: str, *, where: str) -> tuple[str, str] | None:
 def _explain(details: ErrorDetails, raw: Mapping[str, Any], lines: Lines) -> Problem:
     kind, context, value = details["type"], details.get("ctx") or {}, _shorten(details["input"])
     location = _without_tags(details["loc"], raw, key_is_absent=kind == "missing")
-    line = next((lines[location[:n]] for n in range(len(location), 0, -1) if location[:n] in lines), None)
+    line = _line_of(location, lines)
     if kind == "extra_forbidden":
         known = _known_keys(location[:-1], raw)
         near = _nearest(str(location[-1]), known)
@@ -220,6 +189,11 @@ def _explain(details: ErrorDetails, raw: Mapping[str, Any], lines: Lines) -> Pro
         words = {name: word.strip("'") if name == "discriminator" else word for name, word in context.items()}
         rule, fix = rule.format_map(words), fix.format_map(words)
     return Problem(format_location(location), value, rule, fix, line)
+
+
+def _line_of(location: Location, lines: Lines) -> int | None:
+    """The line of what stands at `location`, or of the nearest that is around it."""
+    return next((lines[location[:n]] for n in range(len(location), 0, -1) if location[:n] in lines), None)
 
 
 _NUMBER = ("must be a number", "write a number")
@@ -327,10 +301,14 @@ def _shorten(value: Any) -> str:
         for part in json.JSONEncoder(default=str, ensure_ascii=False).iterencode(value):
             text += part
             if len(text) > 60:
-                return f"{text[:57]}..."
+                break
     except (TypeError, ValueError):  # A key that JSON has not, or a list that holds itself.
         return f"{text}..."
-    return text
+    return _cut(text)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def format_location(location: Location) -> str:

@@ -35,7 +35,8 @@ ROWS = (
     {"job_file"},
     {"decode_bench"},
     {"decode_loaders"},
-    {"config", "events", "failpoints"},
+    {"config", "events", "failpoints", "job_text"},
+    {"printable"},
     {"__init__"},
 )
 ROW_OF = {room: row for row, rooms in enumerate(ROWS) for room in rooms}

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from launcher.config import PiecewiseLinear, Ramp
 from launcher.job_file import JobError, Problem, dump_job, find_job, format_location, load_job, parse_job
+from launcher.printable import UNPRINTABLE
 from tests.unit.sample_jobs import FIVE_MISTAKES, MINIMAL, make_job, raw_job
 
 
@@ -75,10 +76,7 @@ def test_the_error_survives_pickling() -> None:
 
 
 def test_broken_rules_between_fields_do_not_hide_each_other() -> None:
-    phase = (
-        "{epochs: 2, resolution: {start: 17, end: 31, multiple_of: 16}, "
-        "warmup_epochs: 3, crop_scale: [1, 0.5]}"
-    )
+    phase = "{epochs: 2, resolution: {start: 17, end: 31, multiple_of: 16}, warmup_epochs: 3, crop_scale: [1, 0.5]}"
     assert {problem.path: problem.fix for problem in problems_of(with_phase(phase))} == {
         "phases[0].resolution.start": "use 16",
         "phases[0].resolution.end": "use 32",
@@ -184,7 +182,8 @@ def test_tags_that_would_run_code_are_refused_in_files_and_overrides(tag: str, t
     spoils = tmp_path / "spoils"
     value = f'{tag} ["touch {spoils}"]'
     assert problem_of(f"name: {value}").path == "file"
-    assert problem_of(MINIMAL, f"name={value}") == Problem("name", value, "is not a YAML value", "quote it")
+    refused = problem_of(MINIMAL, f"name={value}")
+    assert (refused.path, refused.rule, refused.fix) == ("name", "is not a YAML value", "quote it")
     assert not spoils.exists()
 
 
@@ -447,7 +446,7 @@ phases = st.fixed_dictionaries(
 @given(
     st.lists(phases, min_size=1, max_size=3),
     st.fixed_dictionaries({"base": numbers}, optional={"scaling": st.sampled_from(["linear", "none"])}),
-    st.none() | st.text(min_size=1),
+    st.none() | st.text(min_size=1).filter(lambda text: not UNPRINTABLE.search(text)),
 )
 def test_a_dumped_job_reads_back_equal(some: list[Any], learning_rate: Any, train: str | None) -> None:
     job = make_job(*some, learning_rate=learning_rate, data={"train": train, "channel_mean": [1, 2.5, 255]})
@@ -485,6 +484,37 @@ def test_a_job_that_does_not_exist_is_told_with_the_nearest_recipe(source: str) 
 def test_a_job_that_does_not_exist_and_is_like_none_is_told_with_all_recipes() -> None:
     with pytest.raises(JobError, match=r"give a path, or one of: .*imagenet-rn50-16, imagenet-rn50-classic"):
         load_job("quux")
+
+
+@pytest.mark.parametrize(
+    ("key", "written"),
+    [
+        ("name", '"a\\e]0;owned\\a"'),
+        ("phases.0.name", '"\\e[2J"'),
+        ("phases.0.name", '"two\\nlines"'),
+        ("data.train", '"a\\0b"'),
+        ("data.train", '"\\x9b31m"'),
+        ("run.mode", '"\\u202elarr"'),
+        ("model.options.x", '{a: ["\\r"]}'),
+        ("model.options", '{"\\e[1m": 1}'),
+    ],
+)
+def test_what_a_terminal_would_obey_is_refused_and_never_printed(key: str, written: str) -> None:
+    problems = problems_of(MINIMAL, f"{key}={written}")
+    assert "holds control characters" in {problem.rule for problem in problems}
+    assert not any(UNPRINTABLE.search(str(problem)) for problem in problems)
+
+
+@pytest.mark.parametrize("override", ["\x1b[2J", "\x1b[2J=1", "name=[\x1b", "a\x9b.b=1", "name=" + "[" * 3000])
+def test_an_override_is_told_without_what_a_terminal_would_obey_and_not_at_length(override: str) -> None:
+    for problem in problems_of(MINIMAL, override):
+        assert not UNPRINTABLE.search(str(problem))
+        assert len(problem.value) <= 60
+
+
+def test_a_file_without_end_is_a_problem() -> None:
+    with pytest.raises(JobError, match="mistake"):
+        load_job("/dev/zero")
 
 
 def test_a_file_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
