@@ -107,26 +107,31 @@ def estimate_bytes(parts: Mapping[str, Mapping[str, Tensor]]) -> int:
     return sum(tensor.nbytes for tensor in tensors) + 256 * len(tensors) + (64 << 10)
 
 
-def scan(checkpoints_dir: Path, *, stop_after: int | None = None) -> Scan:
-    """Verify every checkpoint, newest first, up to the first `stop_after` valid ones."""
+def scan(checkpoints_dir: Path, *, stop_after: int | None = None, run: str | None = None) -> Scan:
+    """Verify every checkpoint, newest first, up to the first `stop_after` valid ones; of that run, if one is given."""
     found = Scan()
     for path in _entries(checkpoints_dir):
         if stop_after is not None and len(found.valid) >= stop_after:
             break
         try:
-            found.valid.append(verify(path))
+            info = verify(path)
+            if run is not None and info.facts.get("run", run) != run:
+                raise CheckpointError(f"{path.name} was saved by another run; --accept-changes takes it all the same")
+            found.valid.append(info)
         except CheckpointError as error:
             found.rejected.append(Rejected(path, str(error)))
     return found
 
 
-def newest_valid(checkpoints_dir: Path) -> Scan:
+def newest_valid(checkpoints_dir: Path, *, run: str | None = None) -> Scan:
     """The newest valid checkpoint, and what was rejected on the way to it. Nothing where nothing was saved.
+
+    With `run` given, one whose facts say that it belongs to another run is rejected as well.
 
     Raises CheckpointError if there are checkpoints, none of them valid: to start over would lose work in
     silence.
     """
-    found = scan(checkpoints_dir, stop_after=1)
+    found = scan(checkpoints_dir, stop_after=1, run=run)
     if found.rejected and not found.valid:
         reasons = "".join(f"\n  {rejected.reason}" for rejected in found.rejected)
         raise CheckpointError(f"{checkpoints_dir} holds no valid checkpoint; move it away to start over{reasons}")

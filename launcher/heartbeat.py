@@ -30,6 +30,8 @@ class Claim:
     root: Path
     number: int
     token: str
+    run: str
+    """Belongs into each checkpoint's facts, so that another run's is not taken for this one's."""
 
     @property
     def path(self) -> Path:

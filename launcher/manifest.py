@@ -25,6 +25,7 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 _SEAL = b',\n "manifest_sha256": "'
 _CHUNK_BYTES = 1 << 20
+_MAX_MANIFEST_BYTES = 64 << 20
 
 
 class CheckpointError(ValueError):
@@ -121,10 +122,13 @@ def _verify(path: Path) -> CheckpointInfo:
 
 
 def _read_manifest(directory: Path) -> Manifest:
-    content = _require_file(directory / MANIFEST).read_bytes()
     where = f"{directory.name}: {MANIFEST}"
+    size = _require_file(directory / MANIFEST).stat().st_size
+    if size > _MAX_MANIFEST_BYTES:
+        raise CheckpointError(f"{where} is {size:,} bytes long, as none of ours is")
+    content = (directory / MANIFEST).read_bytes()
     try:
-        entries = json.loads(content)
+        entries = json.loads(content, object_pairs_hook=_without_repeats)
         version = entries["format_version"]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise CheckpointError(f"{where} is damaged, or not ours") from error
@@ -144,6 +148,14 @@ def _read_manifest(directory: Path) -> Manifest:
         first = error.errors()[0]
         place = ".".join(str(step) for step in first["loc"])
         raise CheckpointError(f"{where} is not ours: {place}: {first['msg']}") from error
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON. Of a key that stands twice, readers may take the one or the other: an error."""
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        raise ValueError("a key stands twice")
+    return entries
 
 
 def _seal(body: bytes) -> bytes:

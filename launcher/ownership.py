@@ -40,6 +40,8 @@ class Owner(BaseModel):
     since: Text
     """When the directory was claimed, in UTC, ISO 8601: for people alone."""
     slurm_job_id: Text | None
+    run: Text
+    """Drawn at the run's first start and handed on from claim to claim: tells its checkpoints from another run's."""
     token: Text
     """Drawn for this claim."""
     beat: int = 0
@@ -77,8 +79,8 @@ def parse_owner(content: bytes) -> Owner | None:
         return None
 
 
-def this_process() -> Owner:
-    """What this process writes into a claim of its own."""
+def this_process(*, run: str = "") -> Owner:
+    """What this process writes into a claim of its own; of a new run if no `run` is given."""
     _, started = _process(os.getpid()) or ("", 0)
     return Owner(
         host=socket.gethostname(),
@@ -88,6 +90,7 @@ def this_process() -> Owner:
         started=started,
         since=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         slurm_job_id=os.environ.get("SLURM_JOB_ID"),
+        run=run or secrets.token_hex(8),
         token=secrets.token_hex(8),
     )
 

@@ -91,12 +91,13 @@ def read_owner(paths: RunPaths) -> Owner | None:
 
 def _take(paths: RunPaths, tell: Callable[[str], None], *, beat_s: float, silent_beats: int) -> Claim:
     """Make the next claim, once the newest one's owner is seen to be gone. Raises OwnedError."""
-    me = this_process()
     while True:
         newest = _newest_claim(paths)
-        if newest and not _is_gone(paths, newest, tell, beat_s=beat_s, silent_beats=silent_beats):
+        before = read_claim(paths.claim(newest)) if newest else None
+        if newest and not _is_gone(paths, newest, before, tell, beat_s=beat_s, silent_beats=silent_beats):
             continue
-        claim = Claim(paths.root, newest + 1, me.token)
+        me = this_process(run=before.run if before else "")
+        claim = Claim(paths.root, newest + 1, me.token, me.run)
         if not _make(claim, me):
             continue
         # A start that had looked long ago may make a number anew that a later owner has removed.
@@ -109,12 +110,20 @@ def _take(paths: RunPaths, tell: Callable[[str], None], *, beat_s: float, silent
         return claim
 
 
-def _is_gone(paths: RunPaths, number: int, tell: Callable[[str], None], *, beat_s: float, silent_beats: int) -> bool:
-    """Whether that claim's owner is gone; False if another look at the directory is needed.
+def _is_gone(
+    paths: RunPaths,
+    number: int,
+    owner: Owner | None,
+    tell: Callable[[str], None],
+    *,
+    beat_s: float,
+    silent_beats: int,
+) -> bool:
+    """Whether the `owner` in that claim is gone; False if another look at the directory is needed.
 
     Raises OwnedError if it lives.
     """
-    owner = read_claim(path := paths.claim(number))
+    path = paths.claim(number)
     state = state_of(owner) if owner else State.UNKNOWN
     if owner and state is State.ALIVE:
         raise _owned(paths, owner)

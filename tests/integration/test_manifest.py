@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from launcher.checkpoint import Parts, load, newest_valid, save
-from launcher.manifest import CheckpointError, describe_part, sealed, verify
+from launcher.manifest import CheckpointError, _seal, describe_part, sealed, verify
 from launcher.plan import Position
 
 
@@ -147,6 +147,17 @@ def test_strangers_among_the_checkpoints_are_named_and_passed_over(tmp_path: Pat
     ]
 
 
+def test_another_runs_checkpoint_is_refused_unless_the_run_does_not_matter(tmp_path: Path) -> None:
+    save(tmp_path, Position(1), parts_of(1), {"run": "ours"})
+    save(tmp_path, Position(2), parts_of(2), {"run": "theirs"})
+    found = newest_valid(tmp_path, run="ours")
+    assert found.newest is not None
+    assert found.newest.position == Position(1)
+    (rejected,) = found.rejected
+    assert rejected.reason == "e00002-s000000000 was saved by another run; --accept-changes takes it all the same"
+    assert weight_of(tmp_path) == 2
+
+
 def test_a_later_releases_checkpoint_is_refused_with_what_to_do(tmp_path: Path) -> None:
     info = save(tmp_path, Position(1), parts_of(1), {})
     manifest = info.path / "manifest.json"
@@ -155,6 +166,22 @@ def test_a_later_releases_checkpoint_is_refused_with_what_to_do(tmp_path: Path) 
         "e00001-s000000000: manifest.json has format version 2, and this release reads 1: "
         "resume with the release that wrote it"
     )
+
+
+def test_a_manifest_that_says_a_thing_twice_is_refused(tmp_path: Path) -> None:
+    directory = forge(tmp_path / "e00001-s000000000")
+    honest = (directory / "manifest.json").read_bytes().partition(b',\n "manifest_sha256"')[0]
+    body = honest.replace(b'"epoch": 1', b'"epoch": 9,\n "epoch": 1')
+    (directory / "manifest.json").write_bytes(body + _seal(body))
+    assert reason(directory) == "e00001-s000000000: manifest.json is damaged, or not ours"
+
+
+def test_a_manifest_of_a_size_that_none_has_is_refused_unread(tmp_path: Path) -> None:
+    directory = forge(tmp_path / "e00001-s000000000")
+    with (directory / "manifest.json").open("r+b") as file:
+        file.truncate(1 << 40)  # Sparse: reading it would take all memory.
+    told = "e00001-s000000000: manifest.json is 1,099,511,627,776 bytes long, as none of ours is"
+    assert reason(directory) == told
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{}", "[" * 100_000, '{"format_version": ', "\xff"])
@@ -179,6 +206,9 @@ def test_a_part_whose_name_leads_elsewhere_is_refused(tmp_path: Path, part: str)
     [
         {"epoch": "1"},
         {"epoch": -1},
+        {"epoch": True},
+        {"epoch": float("nan")},
+        {"samples_done": float("inf")},
         {"format": "someone-else's"},
         {"facts": []},
         {"surplus": 1},

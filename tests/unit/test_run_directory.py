@@ -110,6 +110,14 @@ def test_an_existing_run_is_opened_again_and_its_events_go_on(tmp_path: Path) ->
     assert sorted(os.listdir(tmp_path)) == ["events.jsonl", "owner-00002.json"]
 
 
+def test_a_run_keeps_its_name_over_all_its_starts_and_no_two_runs_share_one(tmp_path: Path) -> None:
+    names = []
+    for root in (tmp_path / "a", tmp_path / "a", tmp_path / "a", tmp_path / "b"):
+        with open_run_directory(root) as run:
+            names.append(run.claim.run)
+    assert names[0] == names[1] == names[2] != names[3]
+
+
 def test_files_have_the_modes_that_the_users_umask_says(tmp_path: Path) -> None:
     for umask, wanted in ((0o002, 0o664), (0o077, 0o600)):
         previous = os.umask(umask)
@@ -345,7 +353,7 @@ class DeafClaim(Claim):
 
 
 def test_a_file_system_that_does_not_answer_is_asked_again_and_other_errors_do_not_vanish(tmp_path: Path) -> None:
-    claim = DeafClaim(tmp_path, 1, "t")
+    claim = DeafClaim(tmp_path, 1, "t", "r")
     with Heartbeat(claim, beat_s=0.001) as beating:
         beating._thread.join()
     assert len(claim.beats) == 4
@@ -366,7 +374,7 @@ class SlowClaim(Claim):
 
 
 def test_a_claim_is_released_after_its_last_beat_which_would_undo_it(tmp_path: Path) -> None:
-    claim = SlowClaim(tmp_path, 1, "t")
+    claim = SlowClaim(tmp_path, 1, "t", "r")
     with Heartbeat(claim, beat_s=0):
         claim.begun.wait()
     assert claim.calls[-1] == "release"
