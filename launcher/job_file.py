@@ -11,7 +11,7 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -21,6 +21,7 @@ from launcher.config import JobConfig
 from launcher.job_text import MAX_CHARACTERS, Lines, Location, TextError, read_text, unprintable_texts
 from launcher.printable import printable
 
+Document = TypeVar("Document", bound=BaseModel)
 _ABSENT = object()
 _BUNDLED_JOBS = (Path("jobs"), Path(__file__).parent / "jobs", Path(__file__).parent.parent / "jobs")
 """Where recipes lie: here, inside the installed package, beside it in a checkout."""
@@ -60,34 +61,48 @@ def load_job(source: str, overrides: Iterable[str] = ()) -> JobConfig:
 
     Raises JobError with all mistakes.
     """
-    path = find_job(source)
+    return load_document(JobConfig, find_job(source), overrides)
+
+
+def find_job(source: str) -> Path:
+    """The path of a job file: `source` itself, or a recipe of that name in jobs/."""
+    return find_document(source, _BUNDLED_JOBS, what="job file")
+
+
+def parse_job(text: str, *, source: str = "job", overrides: Iterable[str] = ()) -> JobConfig:
+    """YAML text -> JobConfig. Raises JobError with all mistakes."""
+    return parse_document(JobConfig, text, source=source, overrides=overrides)
+
+
+def load_document(model: type[Document], path: Path, overrides: Iterable[str] = ()) -> Document:
+    """Read a YAML file that holds a `model`, with `a.b=c` overrides applied. Raises JobError with all mistakes."""
     try:
         with path.open(encoding="utf-8") as file:
             text = file.read(MAX_CHARACTERS + 1)  # It may be a device without end.
     except (OSError, UnicodeDecodeError) as error:
         raise JobError(str(path), [Problem("file", "", f"cannot be read ({error})", "check the path")]) from error
-    return parse_job(text, source=str(path), overrides=overrides)
+    return parse_document(model, text, source=str(path), overrides=overrides)
 
 
-def find_job(source: str) -> Path:
-    """The path of a job file: `source` itself, or a recipe of that name in jobs/."""
+def find_document(source: str, bundled: Iterable[Path], *, what: str) -> Path:
+    """`source` itself if that is a file, or NAME.yaml in the first of the folders `bundled` that has it."""
     path = Path(source)
     if path.exists() and not path.is_dir():
         return path
-    folders = [folder for folder in _BUNDLED_JOBS if folder.is_dir()]
+    folders = [folder for folder in bundled if folder.is_dir()]
     if path.name == source:
         for folder in folders:
             candidate = folder / (source if source.endswith(".yaml") else f"{source}.yaml")
             if candidate.is_file():
                 return candidate
-    known = sorted({job.stem for folder in folders for job in folder.glob("*.yaml")})
+    known = sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
     near = difflib.get_close_matches(path.stem, known, n=1)
     fix = f"did you mean {near[0]}?" if near else f"give a path, or one of: {', '.join(known)}"
-    raise JobError(source, [Problem("file", "", "there is no such job file", fix)])
+    raise JobError(source, [Problem("file", "", f"there is no such {what}", fix)])
 
 
-def parse_job(text: str, *, source: str = "job", overrides: Iterable[str] = ()) -> JobConfig:
-    """YAML text -> JobConfig. Raises JobError with all mistakes."""
+def parse_document(model: type[Document], text: str, *, source: str, overrides: Iterable[str] = ()) -> Document:
+    """YAML text -> what it holds, as a `model`. Raises JobError with all mistakes."""
     try:
         read = read_text(text)
     except TextError as error:
@@ -98,7 +113,8 @@ def parse_job(text: str, *, source: str = "job", overrides: Iterable[str] = ()) 
         for place, line, first in read.repeated
     ]
     if not isinstance(raw, dict):
-        raise JobError(source, [Problem("file", "", "must hold `key: value` lines", "start with `name: my-job`")])
+        first_key = next(iter(model.model_fields))
+        raise JobError(source, [Problem("file", "", "must hold `key: value` lines", f"start with `{first_key}: ...`")])
     for override in overrides:
         problem = _apply_override(raw, lines, override)
         if problem:
@@ -108,15 +124,17 @@ def parse_job(text: str, *, source: str = "job", overrides: Iterable[str] = ()) 
         for place in unprintable_texts(raw)
     ]
     try:
-        job = JobConfig.model_validate(raw)
+        document = model.model_validate(raw)
     except ValidationError as error:
         found = error.errors(include_url=False)
         problems += [
-            _explain(details, raw, lines) for details in found if not _follows_from_others(details, found, raw)
+            _explain(details, raw, lines, model)
+            for details in found
+            if not _follows_from_others(details, found, raw, model)
         ]
     if problems:
         raise JobError(source, problems)
-    return job
+    return document
 
 
 def dump_job(job: JobConfig) -> str:
@@ -166,12 +184,12 @@ def _no_entry(target: Any, key: str, *, where: str) -> tuple[str, str] | None:
     return f"{where} is a plain value without parts", f"override {where} itself"
 
 
-def _explain(details: ErrorDetails, raw: Mapping[str, Any], lines: Lines) -> Problem:
+def _explain(details: ErrorDetails, raw: Mapping[str, Any], lines: Lines, model: type[BaseModel]) -> Problem:
     kind, context, value = details["type"], details.get("ctx") or {}, _shorten(details["input"])
     location = _without_tags(details["loc"], raw, key_is_absent=kind == "missing")
     line = _line_of(location, lines)
     if kind == "extra_forbidden":
-        known = _known_keys(location[:-1], raw)
+        known = _known_keys(location[:-1], raw, model)
         near = _nearest(str(location[-1]), known)
         rule, fix = (
             "is not a known key",
@@ -230,7 +248,9 @@ _WORDS = {
 """Rule and fix for each of pydantic's error types that a job can meet; placeholders are the error's context."""
 
 
-def _follows_from_others(details: ErrorDetails, found: Sequence[ErrorDetails], raw: Any) -> bool:
+def _follows_from_others(
+    details: ErrorDetails, found: Sequence[ErrorDetails], raw: Any, model: type[BaseModel]
+) -> bool:
     """Whether an error only repeats another, which is the mistake.
 
     A list whose entries are all wrong is also called too short; a key that is misspelt is also missing.
@@ -244,7 +264,7 @@ def _follows_from_others(details: ErrorDetails, found: Sequence[ErrorDetails], r
     beside = [
         other["loc"] for other in found if other["type"] == "extra_forbidden" and other["loc"][:-1] == location[:-1]
     ]
-    known = _known_keys(_without_tags(location[:-1], raw, key_is_absent=False), raw) if beside else []
+    known = _known_keys(_without_tags(location[:-1], raw, key_is_absent=False), raw, model) if beside else []
     return any(_nearest(str(path[-1]), known) in awaited for path in beside)
 
 
@@ -269,9 +289,9 @@ def _without_tags(location: Location, raw: Any, *, key_is_absent: bool) -> Locat
     return tuple(kept)
 
 
-def _known_keys(location: Location, raw: Any) -> list[str]:
+def _known_keys(location: Location, raw: Any, model: type[BaseModel]) -> list[str]:
     """The keys that the model at `location` accepts."""
-    models: list[type[BaseModel]] = [JobConfig]
+    models: list[type[BaseModel]] = [model]
     current = raw
     for key in location:
         current = current[key]
