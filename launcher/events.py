@@ -138,6 +138,16 @@ class CheckpointSaved(Event):
 
 
 @dataclass(frozen=True)
+class WorkerLost(Event):
+    """An attempt lost what it ran on; the run goes on from its newest checkpoint, or says why not."""
+
+    what: str
+    rank: int | None
+    """None if it is not one rank alone."""
+    host: str | None
+
+
+@dataclass(frozen=True)
 class StopRequested(Event):
     """A signal came; workers end at their lease's end."""
 

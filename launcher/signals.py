@@ -7,14 +7,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""What terminals, schedulers and operators send: Ctrl-C, kill, a lost connection, Slurm's --signal."""
 
 
 @contextmanager
 def stop_on_signal(request_stop: Callable[[str], None]) -> Iterator[None]:
-    """While inside, SIGINT and SIGTERM call `request_stop(reason)`; a second signal raises KeyboardInterrupt.
+    """While inside, a stop signal calls `request_stop(reason)`; a second one raises KeyboardInterrupt.
 
-    To be entered in the main thread. `request_stop` runs inside the handler and so may only set a flag.
+    SIGHUP stays ignored where it is, as under nohup. To be entered in the main thread. `request_stop` runs inside the
+    handler and so may only set a flag.
     """
     received: list[int] = []
 
@@ -24,7 +26,9 @@ def stop_on_signal(request_stop: Callable[[str], None]) -> Iterator[None]:
             raise KeyboardInterrupt
         request_stop(f"received {signal.Signals(number).name}")
 
-    previous = {number: signal.signal(number, handle) for number in _STOP_SIGNALS}
+    nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    heeded = [number for number in STOP_SIGNALS if not (number is signal.SIGHUP and nohup)]
+    previous = {number: signal.signal(number, handle) for number in heeded}
     try:
         yield
     finally:

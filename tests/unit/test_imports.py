@@ -27,7 +27,7 @@ ROWS = (
     {"checkpoint", "data_facts", "models", "run_directory", "training_state"},
     {"heartbeat"},
     {"event_log", "manifest", "report", "retention"},
-    {"durable", "ownership", "signals"},
+    {"attempts", "durable", "ownership", "signals", "watch"},
     {"coordinator"},
     {"paths"},
     {"plan"},
@@ -58,6 +58,7 @@ LIGHT_MODULES = [
     "ffcv_datasets.philox",
     "ffcv_datasets.synthetic",
     "ffcv_datasets.write",
+    "launcher.attempts",
     "launcher.cli.app",
     "launcher.config",
     "launcher.coordinator",
@@ -68,6 +69,7 @@ LIGHT_MODULES = [
     "launcher.retention",
     "launcher.sample_order",
     "launcher.schedules",
+    "launcher.watch",
 ]
 
 SOURCES = sorted(path for package in ("launcher", "ffcv_datasets") for path in (ROOT / package).rglob("*.py"))
