@@ -12,6 +12,7 @@ import typer
 import launcher
 from launcher.cli import bench, data, plan, run, schema
 from launcher.cli.errors import exit_code, explain
+from launcher.printable import printable
 
 app = typer.Typer(
     name="resolute",
@@ -64,5 +65,5 @@ def main() -> None:
         sentence = explain(error)
         if sentence is None:
             raise
-        print(sentence, file=sys.stderr)
+        print(printable(sentence), file=sys.stderr)
         sys.exit(exit_code(error))

@@ -1,4 +1,4 @@
-"""How plain lines and tables are printed."""
+"""How plain lines and tables are printed: what a terminal would obey is shown as an escape, wherever it came from."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from launcher.printable import printable
+
 _ANY_WIDTH = 1000
 
 
 def say(console: Console, line: str) -> None:
     """Print plain text: paths and numbers as they are, never broken into lines."""
-    console.print(line, highlight=False, soft_wrap=True, markup=False)
+    console.print(printable(line), highlight=False, soft_wrap=True, markup=False)
 
 
 def show_table(console: Console, table: Table) -> None:
     """Print a table of texts, wider than the terminal if the columns that may not wrap need it: nothing is cut."""
     for column in table.columns:
+        column._cells = [printable(str(cell)) for cell in column.cells]  # rich has no other way to change a cell.
         if column.no_wrap:
             lines = (line for text in (column.header, *column.cells) for line in str(text).splitlines())
             column.min_width = max(map(cell_len, lines))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from launcher.durable import DiskFullError
 
 DONE, FAILED, WRONG_INPUT, STOPPED, DISK_FULL = 0, 1, 2, 3, 5
@@ -22,6 +24,6 @@ def explain(error: Exception) -> str | None:
 
 def exit_code(error: Exception) -> int:
     """A ValueError is the user's to mend, and so is a file that cannot be read or written."""
-    if isinstance(error, DiskFullError):
+    if isinstance(error, DiskFullError) or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
         return DISK_FULL
     return WRONG_INPUT if isinstance(error, (ValueError, OSError)) else FAILED

@@ -105,7 +105,7 @@ def _carry_out(config: JobConfig, *, source: str, root: Path, accept_changes: bo
     console = Console()
     job, plan, data = check_job(config, source=source)
     executor = _executor(job)
-    with open_run_directory(root) as directory:
+    with open_run_directory(root, tell=lambda line: say(console, line)) as directory:
         setup = prepare_run(job, plan, data, paths=directory.paths, accept_changes=accept_changes)
         if setup.start == plan.end and directory.paths.model.is_file():
             say(console, f"{_relative(root)} is finished already.")
