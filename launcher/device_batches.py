@@ -59,18 +59,30 @@ class StreamedTransfer:
     """Copies on a stream of its own, into two places by turns: the next batch arrives while this one is computed on.
 
     The device waits for itself, by events; the host waits for no more than the copy before, so that the decoder does
-    not write into memory that is being copied. With two places the host gets two steps ahead at most.
+    not write into memory that is being copied. With two places the host gets two steps ahead at most. An evaluation
+    between an epoch's first batches, or whatever else is asked for while one is in use, has places of its own.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._streams: Any = torch.get_device_module(device)  # torch.cuda; torch.cpu has the same names, for tests
         self._stream = self._streams.Stream()
-        self._places = deque(_Place(device, self._streams.Event()) for _ in range(2))
+        self._device = device
+        self._idle: list[_Place] = []
 
     def batches(self, decoded: Iterable[Batch]) -> DeviceBatches:
+        places = deque(self._idle.pop() if self._idle else self._new_place() for _ in range(2))
+        try:
+            yield from self._through(places, decoded)
+        finally:
+            self._idle += places
+
+    def _new_place(self) -> _Place:
+        return _Place(self._device, self._streams.Event())
+
+    def _through(self, places: deque[_Place], decoded: Iterable[Batch]) -> DeviceBatches:
         for batch in decoded:
-            place = self._places[0]
-            self._places.rotate()
+            place = places[0]
+            places.rotate()
             computing = self._streams.current_stream()
             pixels, labels = place.images.view(batch.images.shape), place.labels.view(batch.labels.shape)
             copied = self._streams.Event()

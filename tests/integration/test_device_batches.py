@@ -50,6 +50,18 @@ def test_two_places_on_the_device_hold_all_batches(drawn: Path) -> None:
     assert len(addresses) == 2
 
 
+def test_a_batch_in_use_stays_as_it_is_while_others_are_asked_for(drawn: Path) -> None:
+    transfer = StreamedTransfer(torch.device("cpu"))
+    with Loader(drawn / "train.beton") as loader:
+        with loader.batches(SAMPLES, CentreView(24)) as decoded, closing(transfer.batches(decoded)) as batches:
+            in_use = next(batches)
+            before = in_use.pixels.clone(), in_use.labels.clone()
+            with loader.batches(SAMPLES[3:], CentreView(24)) as others, closing(transfer.batches(others)) as beside:
+                assert len(list(beside)) == len(SAMPLES) - 3
+            assert_equal([(in_use.pixels, in_use.labels)], [before])
+        assert len(transfer._idle) == 4
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: copies on a stream from pinned memory")
 def test_batches_reach_a_gpu_whole(drawn: Path) -> None:
     gpu = torch.device("cuda", 0)
