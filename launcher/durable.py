@@ -114,7 +114,7 @@ def remove_temporary(path: Path) -> None:
 
 def require_space(path: Path, num_bytes: int) -> None:
     """Raises DiskFullError if `path` surely cannot take `num_bytes` more; quotas only show when writing."""
-    if _free_bytes(path) < num_bytes:
+    if free_bytes(path) < num_bytes:
         raise _disk_full(path, num_bytes)
 
 
@@ -140,11 +140,11 @@ def _errno(error: Exception) -> int | None:
 def _disk_full(path: Path, num_bytes: int) -> DiskFullError:
     return DiskFullError(
         f"{path}: the disk or your quota is full: {_size(num_bytes)} are needed, and the file system reports "
-        f"{_size(_free_bytes(path))} free. What was written before is intact. Make room, then resume the run"
+        f"{_size(free_bytes(path))} free. What was written before is intact. Make room, then resume the run"
     )
 
 
-def _free_bytes(path: Path) -> int:
+def free_bytes(path: Path) -> int:
     """What the file system that `path` lies on, or will lie on, has left for this user, quotas aside."""
     present = next(place for place in (path, *path.absolute().parents) if place.exists())
     return shutil.disk_usage(present).free

@@ -20,11 +20,16 @@ from torch import Tensor, nn
 
 from launcher import failpoints
 from launcher.checkpoint import Parts, estimate_bytes, export_model, load, newest_valid, prune, save, scan
+from launcher.config import AdamW, Checkpoint, Optimizer, Sgd
+from launcher.disk_budget import disk_budget
 from launcher.durable import remove_temporaries
 from launcher.manifest import CheckpointError, verify
+from launcher.models import build_optimizer
 from launcher.plan import Position
+from launcher.training_state import optimizer_tensors, rng_tensors
 
 ROOT = Path(__file__).parents[2]
+ADAMW = AdamW(name="adamw")
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8)
 
 
@@ -131,6 +136,26 @@ def test_a_channels_last_model_keeps_its_memory_format(tmp_path: Path) -> None:
     model.load_state_dict(parts["model"])
     assert model.weight.is_contiguous(memory_format=torch.channels_last)
     assert all(same(model.state_dict()[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_checkpoint_takes_what_was_reckoned_before_there_was_a_state(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(1000, 1000), nn.BatchNorm1d(1000))
+    configs: list[tuple[Optimizer, bool]] = [(Sgd(momentum=0.9), True), (Sgd(momentum=0.0), False), (ADAMW, False)]
+    for config, has_average in configs:
+        optimizer = build_optimizer(config, model)
+        model(torch.ones(2, 1000)).sum().backward()
+        optimizer.step()
+        parts = {"model": model.state_dict(), "optimizer": optimizer_tensors(model, optimizer), "rng": rng_tensors()}
+        saved = save(tmp_path, Position(1), parts | ({"average": model.state_dict()} if has_average else {}), {})
+        reckoned = disk_budget(
+            config,
+            Checkpoint(),
+            state_bytes=sum(tensor.nbytes for tensor in model.state_dict().values()),
+            parameter_bytes=sum(parameter.nbytes for parameter in model.parameters()),
+            num_boundaries=1,
+            has_average=has_average,
+        )
+        assert 0 <= reckoned.checkpoint_bytes - saved.num_bytes < 150_000
 
 
 def test_files_are_flushed_then_the_manifest_then_the_directory_then_renamed_then_its_parent(

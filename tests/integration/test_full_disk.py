@@ -85,7 +85,7 @@ def test_a_quota_that_strikes_while_writing_leaves_the_earlier_checkpoint(
     (small_disk / "filler").write_bytes(bytes(free - kilobytes_left * 1024))
     assert shutil.disk_usage(small_disk).free == kilobytes_left * 1024
     # A file system says nothing of a user's quota: as if it had room for all.
-    monkeypatch.setattr(durable, "_free_bytes", lambda _path: 1 << 40)
+    monkeypatch.setattr(durable, "free_bytes", lambda _path: 1 << 40)
     with pytest.raises(DiskFullError) as caught:
         save(checkpoints, Position(2), parts, {})
     assert caught.value.__cause__ is not None
