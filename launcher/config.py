@@ -99,24 +99,51 @@ class Data(Section):
 
 class Model(Section):
     name: str
-    """`small_resnet`, or a name of torchvision.models.list_models(), such as resnet50."""
+    """`small_resnet`; a name of torchvision.models.list_models(), such as resnet50; or timm/NAME, where timm is
+    installed. A vision transformer's position embedding is resampled to each size."""
     options: dict[str, Json] = Field(default_factory=dict)
     """Keyword arguments for the model's constructor."""
     blurpool: bool = False
     """Blur before every strided convolution of at least 16 channels (Zhang 2019), as ffcv-imagenet does."""
+    zero_init_residual: bool = False
+    """Start each residual block as the identity, with a gain of 0 in its last norm (Goyal et al. 2017, section 5.1)."""
+    pretrained: str | None = None
+    """Start from published weights: a name of the model's in torchvision, such as IMAGENET1K_V2, a tag of timm's, or
+    DEFAULT. A classifier for other classes is replaced."""
+    weights: str | None = None
+    """Start from this file: safetensors, such as a run's model.safetensors, or a PyTorch state dict."""
+
+    @field_validator("weights")
+    @classmethod
+    def _one_start(cls, weights: str | None, info: ValidationInfo) -> str | None:
+        if weights is not None and info.data.get("pretrained") is not None:
+            raise broken_rule("model.pretrained is given, too", fix="delete one of them")
+        return weights
 
 
 class Loss(Section):
+    name: Literal["cross_entropy", "bce"] = "cross_entropy"
+    """bce: a binary cross entropy per class, summed; the classifier starts at the classes' prior probability, as
+    Composer's recipes do."""
     label_smoothing: BelowOne = 0.0
 
 
-class Sgd(Section):
-    name: Literal["sgd"] = "sgd"
-    momentum: BelowOne = 0.9
-    nesterov: bool = False
+class _Optimizer(Section):
+    """What every optimizer has."""
+
     weight_decay: NonNegative = 0.0
     norm_weight_decay: NonNegative | None = None
     """Weight decay of norm layers and biases; `weight_decay` when absent, 0 in most ImageNet recipes."""
+    layer_decay: Fraction = 1.0
+    """Factor on the LR from each layer to the one before it: the classifier learns fastest, for fine-tuning."""
+    clip_norm: Positive | None = None
+    """Scale the gradient down to at most this norm, over all weights."""
+
+
+class Sgd(_Optimizer):
+    name: Literal["sgd"] = "sgd"
+    momentum: BelowOne = 0.9
+    nesterov: bool = False
 
     @field_validator("nesterov")
     @classmethod
@@ -126,16 +153,43 @@ class Sgd(Section):
         return nesterov
 
 
-class AdamW(Section):
+Betas = Annotated[tuple[BelowOne, BelowOne], Field(strict=False)]
+
+
+class AdamW(_Optimizer):
     name: Literal["adamw"]
-    betas: Annotated[tuple[BelowOne, BelowOne], Field(strict=False)] = (0.9, 0.999)
+    betas: Betas = (0.9, 0.999)
     epsilon: Positive = 1e-8
-    weight_decay: NonNegative = 0.0
-    norm_weight_decay: NonNegative | None = None
-    """Weight decay of norm layers and biases; `weight_decay` when absent."""
 
 
-Optimizer = Annotated[Sgd | AdamW, Field(discriminator="name")]
+class RmsProp(_Optimizer):
+    """torch's, which adds epsilon after the root: torchvision's recipes take 0.0316 for EfficientNet's 0.001."""
+
+    name: Literal["rmsprop"]
+    smoothing: BelowOne = 0.99
+    """What stays of the squared gradients' average at each step; 0.9 for EfficientNet."""
+    momentum: BelowOne = 0.0
+    epsilon: Positive = 1e-8
+
+
+class Lamb(_Optimizer):
+    """timm's (You et al. 2020, arXiv:1904.00962), without its own clipping: see clip_norm."""
+
+    name: Literal["lamb"]
+    betas: Betas = (0.9, 0.999)
+    epsilon: Positive = 1e-6
+
+
+class Lars(_Optimizer):
+    """timm's (You et al. 2017, arXiv:1708.03888)."""
+
+    name: Literal["lars"]
+    momentum: BelowOne = 0.9
+    nesterov: bool = False
+    trust_coefficient: Positive = 0.001
+
+
+Optimizer = Annotated[Sgd | AdamW | RmsProp | Lamb | Lars, Field(discriminator="name")]
 
 
 class Ema(Section):

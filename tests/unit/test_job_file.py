@@ -122,7 +122,7 @@ def test_an_unknown_key_is_told_with_the_nearest_known_one(section: str, path: s
 
 def test_an_unknown_key_with_no_near_one_is_told_with_those_known_there() -> None:
     problem = problem_of(MINIMAL + "optimizer: {name: adamw, momentum: 0.9}")
-    assert problem.fix == "known here: betas, epsilon, name, norm_weight_decay, weight_decay"
+    assert problem.fix == "known here: betas, clip_norm, epsilon, layer_decay, name, norm_weight_decay, weight_decay"
 
 
 @pytest.mark.parametrize("key", ["globl_batch", "batch_per_wroker"])
@@ -252,8 +252,8 @@ def test_rules_are_told_in_the_users_words(override: str, rule: str) -> None:
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "data": {"decode_threads_per_worker": 1, "batches_ahead": 3, "skip_corrupt": False, "channel_mean": None},
-    "model": {"options": {}, "blurpool": False},
-    "loss": {"label_smoothing": 0},
+    "model": {"options": {}, "blurpool": False, "zero_init_residual": False, "pretrained": None, "weights": None},
+    "loss": {"name": "cross_entropy", "label_smoothing": 0},
     "optimizer": {"name": "sgd", "momentum": 0.9, "nesterov": False, "weight_decay": 0, "norm_weight_decay": None},
     "learning_rate": {"base_batch": 256, "scaling": "linear", "shape": {"kind": "constant"}},
     "evaluation": {
@@ -281,7 +281,14 @@ def test_what_a_job_does_not_say_never_changes_silently() -> None:
         "epsilon": 1e-8,
         "weight_decay": 0,
         "norm_weight_decay": None,
+        "layer_decay": 1,
+        "clip_norm": None,
     }
+
+
+def test_published_weights_and_a_file_of_ones_own_are_one_too_many() -> None:
+    problem = problem_of(MINIMAL, "model.pretrained=DEFAULT", "model.weights=a.safetensors")
+    assert (problem.path, problem.rule) == ("model.weights", "model.pretrained is given, too")
 
 
 def test_a_resolution_is_a_size_or_a_ramp() -> None:
