@@ -352,6 +352,12 @@ def test_a_stop_before_anything_is_trained_saves_nothing(start: Position) -> Non
     assert lead(THREE_EPOCHS, start=start, actions=[STOP]) == [Stop("asked to", start)]
 
 
+def test_a_stop_between_two_ranks_gives_one_answer() -> None:
+    log = lead(THREE_EPOCHS, pace=None, actions=[0, 0, STOP, 1, 1])
+    assert log[1] == Run(THREE_EPOCHS.rows[0], 0, 8)
+    assert log[-1] == Stop("asked to", Position(0, 8))
+
+
 def test_a_stop_in_mid_epoch_saves_there_and_stops() -> None:
     log = lead(THREE_EPOCHS, pace=None, actions=[0, 0, STOP])
     assert log == [
