@@ -26,6 +26,7 @@ from launcher.durable import (
     prepared_file,
     remove_temporary,
     require_space,
+    share_as_directory,
     sync,
 )
 from launcher.manifest import (
@@ -179,6 +180,7 @@ def export_model(path: Path, model: torch.nn.Module, metadata: Mapping[str, Any]
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     with prepared_file(path, num_bytes=estimate_bytes({"model": tensors})) as draft:
         save_file(tensors, draft, metadata={"resolute": json.dumps(metadata, sort_keys=True)})
+        share_as_directory(draft)
 
 
 def _prepare(
@@ -198,6 +200,7 @@ def _write_part(directory: Path, part: str, tensors: Mapping[str, Tensor]) -> Pa
     distinct, tied = _untie(tensors)
     path = part_path(directory, part)
     save_file(distinct, path)
+    share_as_directory(path)
     sync(path)
     failpoints.hit("checkpoint.part_written")
     return describe_part(path, tied)

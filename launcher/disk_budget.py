@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.config import AdamW, Checkpoint, Optimizer, Sgd
+from launcher.config import AdamW, Checkpoint, Lamb, Lars, Optimizer, RmsProp, Sgd
 
 _RNG_AND_MANIFEST_BYTES = 100_000
 
@@ -51,9 +51,11 @@ def disk_budget(
 def _slots(optimizer: Optimizer) -> int:
     """Tensors that the optimizer keeps for each parameter, of its size."""
     match optimizer:
-        case Sgd():
+        case Sgd() | Lars():
             return 1 if optimizer.momentum else 0
-        case AdamW():
+        case RmsProp():
+            return 2 if optimizer.momentum else 1
+        case AdamW() | Lamb():
             return 2
 
 

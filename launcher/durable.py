@@ -85,6 +85,11 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def share_as_directory(path: Path) -> None:
+    """Let all read or write a file who may do so in its directory: safetensors lets the file's owner alone."""
+    path.chmod(path.parent.stat().st_mode & 0o666)
+
+
 def make_directory(path: Path) -> None:
     """Make a directory that will still be there after a crash, and its parents. Raises DiskFullError."""
     if not path.is_dir():

@@ -9,6 +9,8 @@ from pathlib import Path
 from launcher.plan import Position
 
 _TEMPORARY_PREFIX = ".tmp-"
+_SAFETENSORS_TEMPORARY = re.compile(r"\.tmp[A-Za-z0-9]{6}")
+"""What safetensors (0.8) writes to before it renames; a killed process leaves it."""
 _CLAIM_NAME = re.compile(r"owner-([0-9]{5,})\.json")
 _CHECKPOINT_NAME = re.compile(r"e([0-9]{5,})-s([0-9]{9,})(?:-r([0-9]{3,}))?")
 
@@ -100,4 +102,4 @@ def temporary(path: Path, *, pid: int) -> Path:
 
 
 def is_temporary(name: str) -> bool:
-    return name.startswith(_TEMPORARY_PREFIX)
+    return name.startswith(_TEMPORARY_PREFIX) or _SAFETENSORS_TEMPORARY.fullmatch(name) is not None

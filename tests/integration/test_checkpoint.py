@@ -6,8 +6,10 @@ import json
 import os
 import pickle
 import signal
+import stat
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,16 +22,14 @@ from torch import Tensor, nn
 
 from launcher import failpoints
 from launcher.checkpoint import Parts, estimate_bytes, export_model, load, newest_valid, prune, save, scan
-from launcher.config import AdamW, Checkpoint, Optimizer, Sgd
+from launcher.config import AdamW, Checkpoint, Optimizer, RmsProp, Sgd
 from launcher.disk_budget import disk_budget
 from launcher.durable import remove_temporaries
 from launcher.manifest import CheckpointError, verify
-from launcher.models import build_optimizer
 from launcher.plan import Position
 from launcher.training_state import optimizer_tensors, rng_tensors
 
 ROOT = Path(__file__).parents[2]
-ADAMW = AdamW(name="adamw")
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8)
 
 
@@ -140,9 +140,16 @@ def test_a_channels_last_model_keeps_its_memory_format(tmp_path: Path) -> None:
 
 def test_a_checkpoint_takes_what_was_reckoned_before_there_was_a_state(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(1000, 1000), nn.BatchNorm1d(1000))
-    configs: list[tuple[Optimizer, bool]] = [(Sgd(momentum=0.9), True), (Sgd(momentum=0.0), False), (ADAMW, False)]
-    for config, has_average in configs:
-        optimizer = build_optimizer(config, model)
+    sgd = partial(torch.optim.SGD, list(model.parameters()), lr=0.1)
+    rms_prop = partial(torch.optim.RMSprop, list(model.parameters()), lr=0.1)
+    trained: list[tuple[Optimizer, torch.optim.Optimizer, bool]] = [
+        (Sgd(momentum=0.9), sgd(momentum=0.9), True),
+        (Sgd(momentum=0.0), sgd(), False),
+        (RmsProp(name="rmsprop"), rms_prop(), False),
+        (RmsProp(name="rmsprop", momentum=0.9), rms_prop(momentum=0.9), False),
+        (AdamW(name="adamw"), torch.optim.AdamW(model.parameters()), False),
+    ]
+    for config, optimizer, has_average in trained:
         model(torch.ones(2, 1000)).sum().backward()
         optimizer.step()
         parts = {"model": model.state_dict(), "optimizer": optimizer_tensors(model, optimizer), "rng": rng_tensors()}
@@ -184,6 +191,35 @@ def test_files_are_flushed_then_the_manifest_then_the_directory_then_renamed_the
         ("rename", "e00001-s000000000"),
         ("fsync", tmp_path.name),
     ]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o002, 0o664), (0o077, 0o600)])
+def test_files_may_be_read_by_whom_the_users_umask_lets_read(tmp_path: Path, umask: int, mode: int) -> None:
+    previous = os.umask(umask)
+    try:
+        saved = save(tmp_path / "run" / "checkpoints", Position(1), parts_of(1), {})
+        export_model(tmp_path / "run" / "model.safetensors", nn.Linear(2, 2), {})
+    finally:
+        os.umask(previous)
+    files = [tmp_path / "run" / "model.safetensors", *saved.path.iterdir()]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {mode}
+
+
+def test_what_a_process_that_was_killed_within_safetensors_left_is_removed(tmp_path: Path) -> None:
+    script = """
+import resource, signal, sys, torch
+from pathlib import Path
+from launcher.checkpoint import export_model
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+export_model(Path(sys.argv[1]), torch.nn.Linear(100, 100), {})
+"""
+    killed = subprocess.run([sys.executable, "-c", script, str(tmp_path / "model.safetensors")], cwd=ROOT)
+    assert killed.returncode == -signal.SIGXFSZ
+    assert len(os.listdir(tmp_path)) == 1
+    remove_temporaries(tmp_path)
+    assert os.listdir(tmp_path) == []
 
 
 def test_facts_that_json_cannot_hold_are_an_error_that_leaves_nothing(tmp_path: Path) -> None:

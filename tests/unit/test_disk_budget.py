@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.config import AdamW, Checkpoint, Optimizer, Sgd
+from launcher.config import AdamW, Checkpoint, Lamb, Lars, Optimizer, RmsProp, Sgd
 from launcher.disk_budget import DiskBudget, disk_budget, shortage
 
 MB = 1_000_000
@@ -31,6 +31,9 @@ def budget(optimizer: Optimizer, *, keep_last: int = 2, keep_best: bool = True, 
         (Sgd(momentum=0.9), False, 202),
         (Sgd(momentum=0.9), True, 304),
         (AdamW(name="adamw"), False, 302),
+        (RmsProp(name="rmsprop", momentum=0.9), False, 302),
+        (Lamb(name="lamb"), False, 302),
+        (Lars(name="lars"), False, 202),
     ],
 )
 def test_a_checkpoint_holds_weights_average_and_what_the_optimizer_keeps(
