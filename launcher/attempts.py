@@ -6,12 +6,14 @@ or a number of attempts in a row that have saved nothing new.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import Any
 
+from launcher.config import Run
 from launcher.coordinator import Done, Stop
-from launcher.plan import Position
+from launcher.plan import Plan, Position
 
 
 class RunFailedError(RuntimeError):
@@ -72,13 +74,33 @@ def after(attempts: Sequence[Attempt], *, without_progress: int) -> Finish | Aga
     return Finish(ended)
 
 
+def refuse_in_vain(events: Iterable[Mapping[str, Any]], plan: Plan, start: Position, run: Run) -> None:
+    """Raises RunFailedError if too many attempts in a row have saved nothing beyond `start`.
+
+    `events` are those of events.jsonl. Attempts that were stopped in order, or were another plan's, do not count.
+    """
+    here = (plan.fingerprint, start.epoch, start.samples_done)
+    in_vain = 0
+    for event in events:
+        if event["event"] == "attempt_started":
+            same = (event["plan_fingerprint"], event["epoch"], event["samples_done"]) == here
+            in_vain = in_vain + 1 if same else 0
+        elif event["event"] in ("checkpoint_saved", "run_stopped", "run_finished"):
+            in_vain = 0
+    if in_vain >= run.attempts_without_progress:
+        raise RunFailedError(
+            f"the last {in_vain} attempts saved nothing beyond epoch {start.epoch}, sample {start.samples_done}: "
+            f"events.jsonl tells how they ended. When the cause is mended, give --try-again"
+        )
+
+
 def _spent(attempts: Sequence[Attempt]) -> RunFailedError:
     start = attempts[-1].start
     told = "".join(f"\n  {number}. {_what(attempt)}" for number, attempt in enumerate(attempts, start=1))
     have = "attempts in a row have" if len(attempts) > 1 else "attempt has"
     return RunFailedError(
         f"{len(attempts)} {have} saved nothing beyond epoch {start.epoch}, sample {start.samples_done}:{told}\n"
-        "the last checkpoint stands; resume when the cause is mended"
+        "the last checkpoint stands; when the cause is mended, resume with --try-again"
     )
 
 

@@ -109,6 +109,10 @@ class CoordinationError(RuntimeError):
     """A rank has left the common path."""
 
 
+class LateError(CoordinationError):
+    """A rank has not come along in time; nobody knows why."""
+
+
 @dataclass(frozen=True)
 class Cadence:
     """How often to evaluate and to save, and how far ahead to let ranks run."""

@@ -148,6 +148,21 @@ class WorkerLost(Event):
 
 
 @dataclass(frozen=True)
+class WorkersAwaited(Event):
+    """There are too few workers to go on; the run stops, to be resumed, unless that changes in time."""
+
+    missing: str
+    within_s: float
+
+
+@dataclass(frozen=True)
+class DiskWillBeFull(Event):
+    """The disk has not the room that the run's checkpoints will take."""
+
+    warning: str
+
+
+@dataclass(frozen=True)
 class StopRequested(Event):
     """A signal came; workers end at their lease's end."""
 

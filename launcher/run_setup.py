@@ -15,6 +15,8 @@ from launcher.config import JobConfig
 from launcher.coordinator import Cadence, Coordinator
 from launcher.data_facts import DataFacts, read_data_facts
 from launcher.durable import write_atomically
+from launcher.events import AttemptStarted
+from launcher.heartbeat import Claim
 from launcher.job_file import dump_job
 from launcher.models import check_model
 from launcher.paths import RunPaths
@@ -45,6 +47,8 @@ class RunSetup:
     root: Path
     """The run directory, absolute."""
     start: Position
+    claim: Claim | None = None
+    """The owner's on the run directory; None where nobody else can write there."""
     checkpoint: Path | None = None
     """Where `start`'s state lies; None for a fresh start."""
     evaluated: bool = True
@@ -81,13 +85,21 @@ def check_job(job: JobConfig, *, source: str) -> tuple[JobConfig, Plan, DataFact
     return _with_absolute_paths(job), plan, data
 
 
-def prepare_run(job: JobConfig, plan: Plan, data: DataFacts, *, paths: RunPaths, accept_changes: bool) -> RunSetup:
+def prepare_run(
+    job: JobConfig,
+    plan: Plan,
+    data: DataFacts,
+    *,
+    paths: RunPaths,
+    accept_changes: bool,
+    claim: Claim | None = None,
+) -> RunSetup:
     """Find where to begin in an owned run directory, and keep job and plan there.
 
     Raises ChangedJobError if the directory holds checkpoints of another job or plan, unless `accept_changes`; and
     CheckpointError if none of its checkpoints can be used.
     """
-    found = newest_valid(paths.checkpoints)
+    found = newest_valid(paths.checkpoints, run=claim.run if claim and not accept_changes else None)
     if found.newest is not None:
         changes = _changes(job, plan, paths)
         if changes and not accept_changes:
@@ -95,7 +107,7 @@ def prepare_run(job: JobConfig, plan: Plan, data: DataFacts, *, paths: RunPaths,
                 f"{paths.root} holds a run of another plan:\n  " + "\n  ".join(changes) + "\n"
                 "take another --run-dir, undo the changes, or go on with the new plan by --accept-changes"
             )
-    setup = _go_on(RunSetup(job, plan, data, paths.root, start=BEGINNING), found, plan.world_size)
+    setup = _go_on(RunSetup(job, plan, data, paths.root, start=BEGINNING, claim=claim), found, plan.world_size)
     write_atomically(paths.job, dump_job(job))
     return setup
 
@@ -105,7 +117,22 @@ def next_attempt(setup: RunSetup, *, world_size: int) -> RunSetup:
 
     Raises CheckpointError if there are checkpoints and none can be used.
     """
-    return _go_on(setup, newest_valid(RunPaths(setup.root).checkpoints), world_size)
+    run = setup.claim.run if setup.claim else None
+    return _go_on(setup, newest_valid(RunPaths(setup.root).checkpoints, run=run), world_size)
+
+
+def attempt_started(setup: RunSetup) -> AttemptStarted:
+    """What is reported as an attempt begins."""
+    return AttemptStarted(
+        job=setup.job.name,
+        mode=setup.job.run.mode,
+        world_size=setup.plan.world_size,
+        plan_fingerprint=setup.plan.fingerprint,
+        epoch=setup.start.epoch,
+        samples_done=setup.start.samples_done,
+        checkpoint=setup.checkpoint.name if setup.checkpoint else None,
+        rejected_checkpoints=setup.rejected_checkpoints,
+    )
 
 
 def _go_on(setup: RunSetup, found: Scan, world_size: int) -> RunSetup:

@@ -19,6 +19,7 @@ from torch import Tensor
 from launcher import failpoints
 from launcher.checkpoint import Parts, load, prune, save
 from launcher.config import Checkpoint
+from launcher.heartbeat import Claim
 from launcher.manifest import CheckpointInfo, verify
 from launcher.paths import RunPaths
 from launcher.plan import Plan, Position
@@ -66,11 +67,13 @@ class Saved:
 class Saver:
     """One rank's side of saving: every rank hands in its part, rank 0 writes."""
 
-    def __init__(self, paths: RunPaths, plan: Plan, cadence: Checkpoint, *, rank: int):
+    def __init__(self, paths: RunPaths, plan: Plan, cadence: Checkpoint, *, rank: int, claim: Claim | None = None):
+        """`claim` is the run directory's owner's, and nothing is committed once it is lost."""
         self._paths = paths
         self._plan = plan
         self._cadence = cadence
         self._rank = rank
+        self._claim = claim
         self._copies = HostCopies()
         self._pending: Future[Saved] | None = None
 
@@ -103,12 +106,13 @@ class Saver:
         return pending.result()
 
     def _facts(self, trainer: Trainer, standing: Standing) -> dict[str, Any]:
-        return {
+        facts = {
             "plan_fingerprint": self._plan.fingerprint,
             "world_size": self._plan.world_size,
             "loss_scaler": trainer.scaler.state_dict(),
             "standing": asdict(standing),
         }
+        return facts if self._claim is None else {**facts, "run": self._claim.run}
 
     def _write_aside(self, position: Position, parts: Parts, facts: dict[str, Any], *, stall_s: float) -> Future[Saved]:
         """Commit in a thread that keeps no process alive: whoever ends without waiting ends at once."""
@@ -117,6 +121,8 @@ class Saver:
         def write() -> None:
             began = time.perf_counter()
             try:
+                if self._claim is not None:
+                    self._claim.assert_held()
                 info = save(self._paths.checkpoints, position, parts, facts)
                 self._prune(facts)
                 future.set_result(Saved(info, time.perf_counter() - began, stall_s))

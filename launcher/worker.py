@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from launcher import failpoints
@@ -17,6 +18,7 @@ from launcher.coordinator import (
     Disagreed,
     Done,
     Evaluate,
+    LateError,
     Run,
     Stop,
     Transition,
@@ -41,6 +43,9 @@ class CoordinatorLink(Protocol):
         self, *, rank: int, turn: int, position: Position, samples_per_s: float | None, after_s: float
     ) -> None:
         """Ask in the background, `after_s` from now, what `next` will be asked with the same arguments."""
+
+    def heed(self, steps_begun: Callable[[], int]) -> None:
+        """Tell the coordinator from now on how far this rank is, unless it sees that itself."""
 
     def note_save(self, seconds: float) -> None: ...
 
@@ -154,7 +159,7 @@ class Worker:
                 raise CoordinationError(agreement.reason)
             if time.monotonic() > deadline:
                 missing = ", ".join(str(rank) for rank in agreement.missing)
-                raise CoordinationError(
+                raise LateError(
                     f"no acknowledgement from rank {missing} within {self._transition_timeout_s:g} s at the transition "
                     f"to epoch {self.position.epoch}; if its data is slow, raise run.transition_timeout_s"
                 )

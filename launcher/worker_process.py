@@ -20,7 +20,9 @@ from launcher.checkpoint import export_model
 from launcher.config import Data
 from launcher.coordinator import Done, Stop
 from launcher.device_batches import host_memory, transfer_to
-from launcher.events import RunFinished, WorkersReady
+from launcher.disk_budget import disk_budget, shortage
+from launcher.durable import free_bytes, require_space
+from launcher.events import DiskWillBeFull, RunFinished, WorkersReady
 from launcher.models import build_model, build_optimizer
 from launcher.paths import RunPaths
 from launcher.run_setup import RunSetup
@@ -57,11 +59,13 @@ def run_worker(setup: RunSetup, place: Place, link: CoordinatorLink) -> Stop | D
     precision = choose_precision(job.run.precision, place.device)
     with ExitStack() as stack:
         trainer = _build_trainer(setup, place, precision, stack)
+        link.heed(lambda: trainer.steps_begun)
         _seed_generators(job.seed, place.rank)
-        saver = Saver(paths, setup.plan, job.checkpoint, rank=place.rank)
+        saver = Saver(paths, setup.plan, job.checkpoint, rank=place.rank, claim=setup.claim)
         standing = saver.restore(trainer, setup.checkpoint) if setup.checkpoint else Standing()
         if place.rank == 0:
             link.emit(_ready(setup, place, precision))
+            _look_at_disk(setup, trainer, link)
         worker = Worker(
             rank=place.rank,
             plan=setup.plan,
@@ -150,6 +154,24 @@ def _open_loader(path: str, data: Data, device: torch.device, largest_batch: int
         largest_batch_bytes=largest_batch,
         allocate=host_memory(device),
     )
+
+
+def _look_at_disk(setup: RunSetup, trainer: Trainer, link: CoordinatorLink) -> None:
+    """Tell in time of a disk that will be full. Raises DiskFullError if it has no room for a single checkpoint."""
+    checkpoints = RunPaths(setup.root).checkpoints
+    budget = disk_budget(
+        setup.job.optimizer,
+        setup.job.checkpoint,
+        state_bytes=sum(tensor.nbytes for tensor in trainer.model.state_dict().values()),
+        parameter_bytes=sum(parameter.nbytes for parameter in trainer.model.parameters()),
+        num_boundaries=len(setup.plan.phase_boundaries()),
+        has_average=trainer.average is not None,
+    )
+    require_space(checkpoints, budget.least_bytes)
+    num_present = len(list(checkpoints.iterdir())) if checkpoints.is_dir() else 0
+    short = shortage(budget, checkpoints, free_bytes=free_bytes(checkpoints), num_present=num_present)
+    if short is not None:
+        link.emit(DiskWillBeFull(short))
 
 
 def _ready(setup: RunSetup, place: Place, precision: torch.dtype) -> WorkersReady:

@@ -123,7 +123,9 @@ def describe(event: Event) -> str | None:
         case events.TransitionMade():
             return _describe_transition(event)
         case events.CheckpointSaved() if event.phase_boundary:
-            return f"   phase done: checkpoint {event.path} ({event.num_bytes / 1e6:,.1f} MB, {event.seconds:.2f} s)"
+            return f"   kept for good: checkpoint {event.path} ({event.num_bytes / 1e6:,.1f} MB, {event.seconds:.2f} s)"
+        case events.DiskWillBeFull():
+            return f"warning: {event.warning}"
         case events.StopRequested():
             return f"{event.reason}: stopping with a checkpoint, within seconds; once more ends at once, unsaved"
         case events.RunStopped():

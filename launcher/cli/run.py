@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from launcher.attempts import refuse_in_vain
 from launcher.cli.console import say
 from launcher.cli.display import RunDisplay, show_summary
 from launcher.cli.errors import STOPPED
@@ -19,7 +20,7 @@ from launcher.cli.plan import JobArgument, OverridesArgument, show_plan
 from launcher.config import JobConfig
 from launcher.durable import write_atomically
 from launcher.event_log import read_events
-from launcher.events import AttemptStarted, Event, Progress, RunFailed, RunStopped
+from launcher.events import Event, Progress, RunFailed, RunStopped
 from launcher.job_file import load_job
 from launcher.report import summarise
 
@@ -42,6 +43,9 @@ ModeOption = Annotated[
 AcceptOption = Annotated[
     bool, typer.Option("--accept-changes", help="Resume although the job or its plan has changed since.")
 ]
+TryAgainOption = Annotated[
+    bool, typer.Option("--try-again", help="Start although the last attempts in a row have saved nothing new.")
+]
 
 
 def run(
@@ -54,6 +58,7 @@ def run(
         typer.Option(help="The run's directory; an existing run is resumed. runs/NAME-TIME when absent."),
     ] = None,
     accept_changes: AcceptOption = False,
+    try_again: TryAgainOption = False,
 ) -> None:
     """Carry out a job: train through its phases, checkpoint at each boundary, evaluate.
 
@@ -67,7 +72,7 @@ def run(
     """
     config = load_job(job, [*(overrides or ()), *_flags(mode, workers)])
     root = run_dir or Path("runs") / f"{config.name}-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}"
-    _carry_out(config, source=job, root=root.absolute(), accept_changes=accept_changes)
+    _carry_out(config, source=job, root=root.absolute(), accept_changes=accept_changes, try_again=try_again)
 
 
 def resume(
@@ -76,6 +81,7 @@ def resume(
     mode: ModeOption = None,
     workers: WorkersOption = None,
     accept_changes: AcceptOption = False,
+    try_again: TryAgainOption = False,
 ) -> None:
     """Go on with a run from its newest valid checkpoint.
 
@@ -90,7 +96,7 @@ def resume(
     if not paths.job.is_file():
         raise RunDirectoryError(f"{run_dir} is no run directory ({paths.job.name} is missing); see `ls runs`")
     config = load_job(str(paths.job), [*(overrides or ()), *_flags(mode, workers)])
-    _carry_out(config, source=str(paths.job), root=paths.root, accept_changes=accept_changes)
+    _carry_out(config, source=str(paths.job), root=paths.root, accept_changes=accept_changes, try_again=try_again)
 
 
 def _flags(mode: Mode | None, workers: int | None) -> list[str]:
@@ -98,7 +104,7 @@ def _flags(mode: Mode | None, workers: int | None) -> list[str]:
     return flags + ([f"run.workers={workers}"] if workers else [])
 
 
-def _carry_out(config: JobConfig, *, source: str, root: Path, accept_changes: bool) -> None:
+def _carry_out(config: JobConfig, *, source: str, root: Path, accept_changes: bool, try_again: bool) -> None:
     from launcher.run_directory import open_run_directory
     from launcher.run_setup import check_job, prepare_run
 
@@ -106,12 +112,16 @@ def _carry_out(config: JobConfig, *, source: str, root: Path, accept_changes: bo
     job, plan, data = check_job(config, source=source)
     executor = _executor(job)
     with open_run_directory(root, tell=lambda line: say(console, line)) as directory:
-        setup = prepare_run(job, plan, data, paths=directory.paths, accept_changes=accept_changes)
-        if setup.start == plan.end and directory.paths.model.is_file():
+        setup = prepare_run(
+            job, plan, data, paths=directory.paths, accept_changes=accept_changes, claim=directory.claim
+        )
+        if setup.start == setup.plan.end and directory.paths.model.is_file():
             say(console, f"{_relative(root)} is finished already.")
             stopped = False
         else:
-            show_plan(plan, title=job.name, console=console)
+            if not try_again:
+                refuse_in_vain(read_events(directory.paths.events), setup.plan, setup.start, job.run)
+            show_plan(setup.plan, title=job.name, console=console)
             say(console, f"run directory {_relative(root)}")
             stopped = _execute(setup, executor, directory, console)
         summary = summarise(read_events(directory.paths.events))
@@ -125,6 +135,7 @@ def _carry_out(config: JobConfig, *, source: str, root: Path, accept_changes: bo
 def _execute(setup: RunSetup, executor: Executor, directory: RunDirectory, console: Console) -> bool:
     """Train, logging and showing what happens; whether it was stopped before the plan's end."""
     from launcher.coordinator import Stop
+    from launcher.run_setup import attempt_started
 
     with RunDisplay(setup.plan, console) as display:
 
@@ -133,7 +144,7 @@ def _execute(setup: RunSetup, executor: Executor, directory: RunDirectory, conso
                 directory.events.append(event.to_json())
             display.show(event)
 
-        on_event(_attempt(setup))
+        on_event(attempt_started(setup))
         try:
             outcome = executor(setup, on_event)
         except BaseException as error:
@@ -143,19 +154,6 @@ def _execute(setup: RunSetup, executor: Executor, directory: RunDirectory, conso
             at = outcome.position
             on_event(RunStopped(reason=outcome.reason, epoch=at.epoch, samples_done=at.samples_done))
         return isinstance(outcome, Stop)
-
-
-def _attempt(setup: RunSetup) -> AttemptStarted:
-    return AttemptStarted(
-        job=setup.job.name,
-        mode=setup.job.run.mode,
-        world_size=setup.plan.world_size,
-        plan_fingerprint=setup.plan.fingerprint,
-        epoch=setup.start.epoch,
-        samples_done=setup.start.samples_done,
-        checkpoint=setup.checkpoint.name if setup.checkpoint else None,
-        rejected_checkpoints=setup.rejected_checkpoints,
-    )
 
 
 def _relative(path: Path) -> Path:

@@ -35,6 +35,9 @@ class DirectLink:
     ) -> None:
         """Plain calls take no time worth saving."""
 
+    def heed(self, steps_begun: Callable[[], int]) -> None:
+        """There is nobody to wait for, and nobody who waits."""
+
     def note_save(self, seconds: float) -> None:
         self._coordinator.note_save(seconds)
 

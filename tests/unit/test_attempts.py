@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.attempts import Again, Attempt, Finish, GiveUp, Loss, RunFailedError, after
+from launcher.attempts import Again, Attempt, Finish, GiveUp, Loss, RunFailedError, after, refuse_in_vain
+from launcher.config import Run
 from launcher.coordinator import Done, Stop
 from launcher.plan import Position
+from tests.unit.sample_jobs import make_plan
 
 HERE, FURTHER = Position(1, 64), Position(2)
 LOST = Loss("rank 1 died", rank=1, host="node7")
@@ -53,5 +55,29 @@ def test_after_the_last_attempt_in_vain_the_run_says_what_happened_each_time() -
     assert str(decision.error) == (
         "3 attempts in a row have saved nothing beyond epoch 1, sample 64:\n"
         "  1. rank 1 died\n  2. the node of ranks 0 and 1 is gone\n  3. rank 1 died\n"
-        "the last checkpoint stands; resume when the cause is mended"
+        "the last checkpoint stands; when the cause is mended, resume with --try-again"
     )
+
+
+PLAN = make_plan()
+STARTED = {"event": "attempt_started", "plan_fingerprint": PLAN.fingerprint, "epoch": 1, "samples_done": 64}
+FAILED = {"event": "run_failed"}
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        pytest.param([STARTED, FAILED] * 2, id="too few"),
+        pytest.param([STARTED] * 2 + [{"event": "checkpoint_saved"}, STARTED], id="something was saved in between"),
+        pytest.param([STARTED] * 2 + [{"event": "run_stopped"}, STARTED], id="one was stopped"),
+        pytest.param([STARTED] * 2 + [{**STARTED, "samples_done": 128}, STARTED], id="one began elsewhere"),
+        pytest.param([{**STARTED, "plan_fingerprint": "old"}] * 3, id="the plan has changed since"),
+    ],
+)
+def test_a_start_is_not_refused_for_other_attempts(events: list[dict[str, object]]) -> None:
+    refuse_in_vain(events, PLAN, HERE, Run(attempts_without_progress=3))
+
+
+def test_a_start_is_refused_after_too_many_in_vain() -> None:
+    with pytest.raises(RunFailedError, match=r"the last 3 attempts .* epoch 1, sample 64.*--try-again"):
+        refuse_in_vain([STARTED, FAILED] * 3, PLAN, HERE, Run(attempts_without_progress=3))
