@@ -1,7 +1,7 @@
 # Every target sets up .venv first; when nothing has changed since, that takes well under a second.
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slurm lint format fuzz faults demo clean
+.PHONY: help setup test test-slurm lint format fuzz faults mutations demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ fuzz: setup ## fuzz the C core under sanitizers, with clang (SECONDS=600)
 
 faults: setup ## kill runs at named points, resume them, compare what they end with (KILLS=200 SEED=0)
 	@$(BIN)/python -m tests.faults.kill_engine --kills $(or $(KILLS),200) --seed $(or $(SEED),0)
+
+mutations: setup ## plant bugs that would lose work, and see which test catches each
+	@$(BIN)/python -m tests.faults.mutations
 
 demo: setup ## draw a data set, then train on it in three phases with two workers
 	@$(BIN)/resolute data draw build/demo
