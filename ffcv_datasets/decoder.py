@@ -53,9 +53,12 @@ class Decoder:
     whatever else the batch holds.
     """
 
-    def __init__(self, threads: int = 1) -> None:
-        """Raises ValueError if there is less than one thread; the caller of `decode` is one of them."""
-        self._pool = _core.pool(threads)
+    def __init__(self, threads: int = 1, *, plain: bool = False) -> None:
+        """Raises ValueError if there is less than one thread; the caller of `decode` is one of them.
+
+        A plain one does without what makes decoding fast, AVX2 and our own entropy decoding: to the same bits.
+        """
+        self._pool = _core.pool(threads, plain)
 
     def decode(
         self, beton: Beton, samples: NDArray[np.int64], boxes: Boxes, out: NDArray[np.uint8], field: str | None = None

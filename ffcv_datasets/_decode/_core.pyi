@@ -6,8 +6,11 @@ from numpy.typing import NDArray
 
 class _Pool: ...
 
-def pool(threads: int) -> _Pool:
-    """What decode() needs: its threads start with the first batch of each process and end with it."""
+def pool(threads: int, plain: bool = False) -> _Pool:
+    """What decode() needs: its threads start with the first batch of each process and end with it.
+
+    A plain one decodes without AVX2 and with libjpeg's own entropy decoding: slower, to the same bits.
+    """
 
 def decode(
     pool: _Pool, file: int, samples: NDArray[Any], images: NDArray[Any], height: int, width: int

@@ -1,6 +1,7 @@
 #include "jpeg.h"
 
 #include "jpeg_errors.h"
+#include "huffman.h"
 #include "window.h"
 
 #ifndef LIBJPEG_TURBO_VERSION
@@ -138,7 +139,9 @@ static void resample_region(struct jpeg_decompress_struct *cinfo, struct scratch
     struct resampler *resampler = &scratch->resampler;
     const struct axis *rows = &resampler->rows;
     struct area area = area_of(box_rows, box_columns);
-    int unwanted = area.first_column - crop_columns(cinfo, area.first_column, area.end_column);
+    int left = crop_columns(cinfo, area.first_column, area.end_column), unwanted = area.first_column - left;
+    if (!scratch->plain)
+        huffman_take_over(cinfo, &scratch->huffman, left);
 
     if (!resampler_plan(resampler, area.end_column - area.first_column, from_pixel(box_rows, area.first_row),
                         from_pixel(box_columns, area.first_column), target->height, target->width, flip))

@@ -21,14 +21,14 @@ static void delete_capsule(PyObject *capsule)
 static PyObject *new_pool(PyObject *module, PyObject *args)
 {
     (void)module;
-    int threads;
-    if (!PyArg_ParseTuple(args, "i", &threads))
+    int threads, plain = false;
+    if (!PyArg_ParseTuple(args, "i|p", &threads, &plain))
         return NULL;
     if (threads < 1) {
         PyErr_Format(PyExc_ValueError, "threads: %d is less than 1", threads);
         return NULL;
     }
-    struct pool *pool = pool_new(threads);
+    struct pool *pool = pool_new(threads, plain);
     if (!pool)
         return PyErr_NoMemory();
     PyObject *capsule = PyCapsule_New(pool, POOL, delete_capsule);
@@ -148,7 +148,7 @@ static PyObject *sum_bytes(PyObject *module, PyObject *args)
 }
 
 static PyMethodDef methods[] = {
-    {"pool", new_pool, METH_VARARGS, "pool(threads): what decode() needs; its threads end with it."},
+    {"pool", new_pool, METH_VARARGS, "pool(threads, plain=False): what decode() needs; its threads end with it."},
     {"decode", decode, METH_VARARGS,
      "decode(pool, file, samples, images, height, width): fill images; returns (index, message) of those that failed."},
     {"add_restarts", add_restarts, METH_VARARGS, "add_restarts(jpeg): (the same pixels with restart markers, their index)."},

@@ -31,6 +31,7 @@ struct crew {
 
 struct pool {
     int threads;
+    bool plain;
     pthread_mutex_t lock; /* guards what follows */
     pid_t process;
     struct crew *crew; /* NULL before the process's first batch */
@@ -91,11 +92,12 @@ static void crew_delete(struct crew *crew)
 }
 
 /* Returns 0 and the crew, or an errno. */
-static int crew_new(int helpers, struct crew **result)
+static int crew_new(int helpers, bool plain, struct crew **result)
 {
     struct crew *crew = calloc(1, sizeof *crew + (size_t)helpers * sizeof *crew->helpers);
     if (!crew)
         return ENOMEM;
+    crew->scratch = scratch_begin(plain);
     pthread_mutex_init(&crew->turn, NULL);
     pthread_mutex_init(&crew->lock, NULL);
     pthread_cond_init(&crew->work, NULL);
@@ -109,6 +111,7 @@ static int crew_new(int helpers, struct crew **result)
     for (; crew->num_helpers < helpers && !error; crew->num_helpers += !error) {
         struct helper *helper = &crew->helpers[crew->num_helpers];
         helper->crew = crew;
+        helper->scratch = scratch_begin(plain);
         error = pthread_create(&helper->thread, NULL, help, helper);
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -119,12 +122,13 @@ static int crew_new(int helpers, struct crew **result)
     return error;
 }
 
-struct pool *pool_new(int threads)
+struct pool *pool_new(int threads, bool plain)
 {
     struct pool *pool = calloc(1, sizeof *pool);
     if (!pool)
         return NULL;
     pool->threads = threads;
+    pool->plain = plain;
     pool->process = getpid();
     pthread_mutex_init(&pool->lock, NULL);
     return pool;
@@ -142,7 +146,7 @@ void pool_enter_process(struct pool *pool)
 int pool_decode(struct pool *pool, const struct batch *batch)
 {
     pthread_mutex_lock(&pool->lock);
-    int error = pool->crew ? 0 : crew_new(pool->threads - 1, &pool->crew);
+    int error = pool->crew ? 0 : crew_new(pool->threads - 1, pool->plain, &pool->crew);
     struct crew *crew = pool->crew;
     pthread_mutex_unlock(&pool->lock);
     if (error)

@@ -14,8 +14,11 @@ struct batch {
 
 struct pool;
 
-/* NULL when out of memory. No thread is started before the first batch, so a pool may be made before a fork. */
-struct pool *pool_new(int threads);
+/*
+ * NULL when out of memory. No thread is started before the first batch, so a pool may be made before a fork. `plain` as for
+ * scratch_begin.
+ */
+struct pool *pool_new(int threads, bool plain);
 
 /*
  * After a fork the parent's threads do not exist in the child, and its locks may be held for ever: if this process is not

@@ -2,17 +2,11 @@
 #ifndef RESOLUTE_RESAMPLE_H
 #define RESOLUTE_RESAMPLE_H
 
-#include "axis.h"
-
-enum {
-    CHANNELS = 3,
-    ROW_UNIT = 1 << 8,     /* what a row's weights sum to: 8 bits, so that a weighted sum of bytes fits 16 */
-    COLUMN_UNIT = 1 << 14, /* what a column's weights sum to */
-    TAPS_AT_ONCE = 2,      /* a multiple of this many column taps is read: see resample_columns */
-};
+#include "passes.h"
 
 struct resampler {
     struct axis rows, columns;
+    const struct passes *passes;
     int width;             /* pixels in a source row */
     struct buffer blended; /* int16_t: one source row after the vertical pass */
 };

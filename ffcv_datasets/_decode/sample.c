@@ -83,6 +83,11 @@ static bool decode_jpeg(struct scratch *scratch, int file, const struct sample *
     return jpeg_resample(scratch, scratch->bytes.data, sample, target, message);
 }
 
+struct scratch scratch_begin(bool plain)
+{
+    return (struct scratch){.plain = plain, .resampler.passes = plain ? &portable_passes : fastest_passes()};
+}
+
 bool sample_decode(struct scratch *scratch, int file, const struct sample *sample, const struct target *target,
                    char message[MESSAGE_LENGTH])
 {
@@ -103,6 +108,7 @@ void scratch_free(struct scratch *scratch)
     resampler_free(&scratch->resampler);
     buffer_free(&scratch->bytes);
     buffer_free(&scratch->window);
+    buffer_free(&scratch->huffman);
     buffer_free(&scratch->ring);
     buffer_free(&scratch->sources);
 }

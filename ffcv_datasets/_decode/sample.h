@@ -32,12 +32,17 @@ static inline uint8_t *target_row(const struct target *target, int row)
 
 /* A thread's memory: grows to what the largest image needs, and is used again for the next. */
 struct scratch {
+    bool plain; /* see scratch_begin */
     struct resampler resampler;
     struct buffer bytes;   /* uint8_t: the stored sample, or the raw rows of it */
     struct buffer window;  /* uint8_t: the JPEG file of a part of it */
+    struct buffer huffman; /* tables, see huffman.h */
     struct buffer ring;    /* uint8_t: the last few decoded rows */
     struct buffer sources; /* const uint8_t *: the rows of one output row */
 };
+
+/* Holding nothing. A plain one does without AVX2 and our own entropy decoding: what these do is held against it. */
+struct scratch scratch_begin(bool plain);
 
 /* Returns false, with the reason in `message`, when the sample cannot be had. */
 bool sample_decode(struct scratch *scratch, int file, const struct sample *sample, const struct target *target,
