@@ -62,10 +62,14 @@ class _Heard:
 
 
 class Watch:
-    """Hears the beats of `world_size` ranks from `now_s` on; `timeout_s` without motion is too long."""
+    """Hears the beats of `world_size` ranks from `now_s` on.
 
-    def __init__(self, world_size: int, *, timeout_s: float, now_s: float):
+    `timeout_s` without motion is too long, and so is `coming_up_s` before a rank's first beat.
+    """
+
+    def __init__(self, world_size: int, *, timeout_s: float, coming_up_s: float, now_s: float):
         self._timeout_s = timeout_s
+        self._coming_up_s = coming_up_s
         self._began_s = now_s
         self._world_size = world_size
         self._heard: dict[int, _Heard] = {}
@@ -83,21 +87,19 @@ class Watch:
 
     def stuck(self, now_s: float) -> tuple[Stuck, ...]:
         """The ranks to be ended, in order; empty as long as all is well."""
-        since_s = now_s - self._timeout_s
-        if since_s < self._began_s:
-            return ()
-        quiet = [self._quiet(rank, since_s) for rank in range(self._world_size)]
+        quiet = [self._quiet(rank, now_s) for rank in range(self._world_size)]
         if any(quiet):
             return tuple(filter(None, quiet))
-        if any(heard.moved_at_s > since_s for heard in self._heard.values()):
+        since_s = now_s - self._timeout_s
+        if len(self._heard) < self._world_size or any(heard.moved_at_s > since_s for heard in self._heard.values()):
             return ()
         return tuple(self._still(beat) for beat in _suspects([beat for _, beat in sorted(self.beats.items())]))
 
-    def _quiet(self, rank: int, since_s: float) -> Stuck | None:
+    def _quiet(self, rank: int, now_s: float) -> Stuck | None:
         heard = self._heard.get(rank)
-        if heard is None:
-            return Stuck(rank, None, f"rank {rank} has not come up within {self._timeout_s:g} s")
-        if heard.at_s > since_s:
+        if heard is None and now_s - self._began_s >= self._coming_up_s:
+            return Stuck(rank, None, f"rank {rank} has not come up within {self._coming_up_s:g} s")
+        if heard is None or now_s - heard.at_s < self._timeout_s:
             return None
         what = f"{heard.beat.who} has given no sign of life for {self._timeout_s:g} s, {heard.beat.where}"
         return Stuck(rank, heard.beat, what)

@@ -126,6 +126,10 @@ def describe(event: Event) -> str | None:
             return f"   kept for good: checkpoint {event.path} ({event.num_bytes / 1e6:,.1f} MB, {event.seconds:.2f} s)"
         case events.DiskWillBeFull():
             return f"warning: {event.warning}"
+        case events.WorkerLost():
+            return f"lost: {event.what}"
+        case events.WorkersAwaited():
+            return f"{event.missing}: waiting for up to {event.within_s:g} s"
         case events.StopRequested():
             return f"{event.reason}: stopping with a checkpoint, within seconds; once more ends at once, unsaved"
         case events.RunStopped():

@@ -1,50 +1,81 @@
-"""Which of several errors is the cause of a failed run, in one sentence."""
+"""Why an attempt failed: which of several errors is the cause, and whether another attempt may get further."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from launcher.coordinator import CoordinationError
+from launcher.attempts import Loss, RunFailedError
+from launcher.coordinator import LateError
+from launcher.executors.coordinator_actor import CoordinatorLostError
+from launcher.watch import Beat
 
 _BROKEN_COLLECTIVE = re.compile(r"gloo|nccl|process group|connection (closed|reset)|TCPStore", re.IGNORECASE)
+_HARDWARE = re.compile(r"(CUDA|HIP|cuDNN|cuBLAS|MIOpen) error|ECC", re.IGNORECASE)
 
 
-class RunFailedError(RuntimeError):
-    """A run that came up in vain, or ended by an error in a worker; the sentence names the cause, and the rank."""
+def explain(error: BaseException, *, beats: Mapping[int, Beat], nodes: Collection[str], logs: Path) -> Loss | Exception:
+    """What an error of Ray Train's `fit` comes to: a Loss may be made good, an exception would come again.
 
-
-def run_failure(error: BaseException, *, logs: Path) -> BaseException:
-    """What to raise for an error of Ray Train's `fit`.
-
-    A worker's error that is one of ours is a sentence already, and comes back as it is. Anything else becomes a
-    RunFailedError.
+    `beats` are the ranks' last signs of life, `nodes` those that are still there. A worker's error that is one of ours
+    is a sentence already, and comes back as it is.
     """
-    worker_failures: Mapping[int, Exception] = getattr(error, "worker_failures", {})
-    if not worker_failures:
-        cause = getattr(error, "controller_failure", error)
-        return RunFailedError(f"Ray broke down: {_in_one_line(cause)}; its logs are in {logs}")
-    rank = min(worker_failures, key=lambda rank: (_consequence(worker_failures[rank]), rank))
-    failure = worker_failures[rank]
-    if type(failure).__module__.split(".")[0] in ("launcher", "ffcv_datasets"):
-        return failure
-    return RunFailedError(f"rank {rank} {_what_happened(failure)}; its output is in {logs}")
+    failures: Mapping[int, Exception] = getattr(error, "worker_failures", {})
+    if not failures:
+        return Loss(f"Ray Train broke down: {_in_one_line(getattr(error, 'controller_failure', error))}")
+    rank = min(failures, key=lambda rank: (_remoteness(failures[rank]), rank))
+    failure = failures[rank]
+    if _remoteness(failure) and (gone := [beat for _, beat in sorted(beats.items()) if beat.node not in nodes]):
+        return _lost_node(gone)
+    if _is_ours(failure):
+        return Loss(str(failure)) if _remoteness(failure) else failure
+    who = beats[rank].who if rank in beats else f"rank {rank}"
+    what = f"{who} {_what_happened(failure)}; its output is in {logs}"
+    if not _may_pass(failure):
+        return RunFailedError(what)
+    return Loss(what, rank, beats[rank].host if rank in beats else None)
 
 
-def _consequence(failure: Exception) -> int:
+def _is_ours(failure: Exception) -> bool:
+    return type(failure).__module__.split(".")[0] in ("launcher", "ffcv_datasets")
+
+
+def _remoteness(failure: Exception) -> int:
     """0 for a cause; more for what follows once another rank fails: agreement does not come, collectives break."""
-    if isinstance(failure, CoordinationError):
+    if isinstance(failure, (LateError, CoordinatorLostError)):
         return 1
     return 2 if isinstance(failure, RuntimeError) and _BROKEN_COLLECTIVE.search(str(failure)) else 0
 
 
+def _lost_node(gone: list[Beat]) -> Loss:
+    ranks = ", ".join(str(beat.rank) for beat in gone)
+    hosts = sorted({beat.host for beat in gone})
+    what = f"the node of rank{'s' if len(gone) > 1 else ''} {ranks} ({', '.join(hosts)}) is gone"
+    return Loss(what, gone[0].rank if len(gone) == 1 else None, hosts[0] if len(hosts) == 1 else None)
+
+
+def _died(failure: Exception) -> bool:
+    """Ray Train's error for a worker whose process is gone."""
+    return hasattr(failure, "health_check_failure")
+
+
+def _hangs(failure: Exception) -> bool:
+    return type(failure).__name__ == "WorkerHealthCheckTimeoutError"
+
+
+def _may_pass(failure: Exception) -> bool:
+    """Whether it is the machine's fault, or another rank's. What nobody foresaw in the code would come again."""
+    hardware = isinstance(failure, RuntimeError) and _HARDWARE.search(str(failure)) is not None
+    return _died(failure) or _hangs(failure) or _remoteness(failure) > 0 or hardware or isinstance(failure, OSError)
+
+
 def _what_happened(failure: Exception) -> str:
-    if hasattr(failure, "health_check_failure"):  # Ray Train's error for a worker whose process is gone.
+    if _died(failure):
         return "died without a word: killed from outside, perhaps for want of memory, or crashed"
-    if type(failure).__name__ == "WorkerHealthCheckTimeoutError":
+    if _hangs(failure):
         return "is stuck: its process lives and does not answer"
-    if _consequence(failure):
+    if _remoteness(failure):
         return f"lost the other workers: {_in_one_line(failure)}"
     return f"failed: {_in_one_line(failure)}"
 

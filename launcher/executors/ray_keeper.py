@@ -1,13 +1,16 @@
-"""Keeps a Ray for one driver: starts it, ends it with the driver, and leaves nothing of it behind.
+"""Keeps a node of Ray for one process: starts it, ends it with that process, and leaves nothing of it behind.
 
 A program, run by `private_ray` with the interpreter alone; it imports nothing but the standard library.
 
-- stdin is a pipe whose other end only the driver holds. The line "discard" ends Ray and drops its logs. The pipe's end
-  without it means that the driver failed or died, even by SIGKILL: Ray ends too, and its logs are saved.
-- stdout gets one line, Ray's address, once Ray is up. It ends without a line if Ray could not be started.
+- stdin is a pipe whose other end only the owner holds. The line "discard" ends Ray and drops its logs. The pipe's end
+  without it means that the owner failed or died, even by SIGKILL: Ray ends too, and its logs are saved.
+- stdout gets one line, the address of Ray's head, once the node is up. It ends without a line if that fails.
 
 The keeper leads a session of its own, so that Ctrl-C in a terminal reaches neither it nor Ray. All of Ray's processes
 stay in this session: what has to end is known by it, and nothing else on the machine is touched.
+
+Signals that ask to end are blocked in all of them, for those who send them to every process of a job: a run is ended by
+its driver, which first sees to a checkpoint. To ignore them would not do, as Ray's processes put handlers in.
 """
 
 from __future__ import annotations
@@ -21,25 +24,22 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-_DEADLINE_S = 90.0
+START_S = 90.0
 """For Ray to come up; 4 s are usual."""
-_GRACE_S = 3.0
-"""For Ray to end in its own way; 1 s is usual."""
 _KILLING_S = 10.0
 """For killed processes to be gone; the kernel may hold one that waits for a device."""
 _POLL_S = 0.05
-_SHIELDED = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_SHIELDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 def keep(temp_dir: Path, saved_logs: Path, command: list[str]) -> None:
-    """Run `command`, a blocking `ray start`, until the driver is done, gone, or Ray has ended by itself."""
-    for number in _SHIELDED:
-        signal.signal(number, signal.SIG_IGN)  # Inherited by Ray, whose processes SIGUSR1 and SIGUSR2 would kill.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit())
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # Ray's orphans become our children, so that they can be waited for.
+    """Run `command`, a blocking `ray start`, until the owner is done, gone, or Ray has ended by itself."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SHIELDED)  # Inherited by Ray.
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # Ray's orphans become our children, so that none is left behind.
     discard = False
     with (temp_dir / "ray_start.log").open("wb") as log:
         ray = subprocess.Popen(
@@ -47,13 +47,29 @@ def keep(temp_dir: Path, saved_logs: Path, command: list[str]) -> None:
         )
     try:
         if _announce_address(ray, temp_dir / "ray" / "ray_current_cluster"):
-            discard = _await_driver(ray)
+            discard = _await_owner(ray)
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # What follows is what it asks for.
-        _end(ray)
+        end_session(os.getpid())
+        _reap()
         if not discard:
             _save_logs(temp_dir, saved_logs)
         shutil.rmtree(temp_dir)
+
+
+def end_session(session: int) -> None:
+    """Kill whatever else belongs to this session: Ray has nothing to lose, and workers may linger without it."""
+    deadline = time.monotonic() + _KILLING_S
+    while (left := list(_others_in_session(session))) and time.monotonic() < deadline:
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(_POLL_S)
+
+
+def _reap() -> None:
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def _end_with_the_keeper() -> None:
@@ -66,9 +82,9 @@ def _prctl(option: int, value: int) -> None:
 
 
 def _announce_address(ray: subprocess.Popen[bytes], file: Path) -> bool:
-    """Tell the driver Ray's address, which `ray start` writes into `file` last; False if it does not come."""
-    deadline = time.monotonic() + _DEADLINE_S
-    while time.monotonic() < deadline and ray.poll() is None and not _driver_speaks():
+    """Tell the owner the head's address, which `ray start` writes into `file` last; False if it does not come."""
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline and ray.poll() is None and not _owner_speaks():
         if file.is_file() and (address := file.read_text()):
             print(address, flush=True)
             return True
@@ -76,43 +92,27 @@ def _announce_address(ray: subprocess.Popen[bytes], file: Path) -> bool:
     return False
 
 
-def _await_driver(ray: subprocess.Popen[bytes]) -> bool:
-    """Wait until the driver or Ray has ended; True if the driver wants no logs."""
+def _await_owner(ray: subprocess.Popen[bytes]) -> bool:
+    """Wait until the owner or Ray has ended; True if the owner wants no logs."""
     while ray.poll() is None:
-        if _driver_speaks(within_s=0.2):
+        if _owner_speaks(within_s=0.2):
             return os.read(sys.stdin.fileno(), 64) == b"discard\n"
     return False
 
 
-def _driver_speaks(within_s: float = 0.0) -> bool:
+def _owner_speaks(within_s: float = 0.0) -> bool:
     return bool(select.select([sys.stdin], [], [], within_s)[0])
 
 
-def _end(ray: subprocess.Popen[bytes]) -> None:
-    """End Ray in its own way, then kill whatever of this session is left: workers may linger without their Ray."""
-    ray.terminate()
-    began = time.monotonic()
-    while (left := _others_in_session(ray)) and (waited := time.monotonic() - began) < _GRACE_S + _KILLING_S:
-        for pid in left if waited > _GRACE_S or ray.poll() is not None else ():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(_POLL_S)
-
-
-def _others_in_session(ray: subprocess.Popen[bytes]) -> list[int]:
-    """The other processes of this session, those that have ended being waited for first."""
-    if ray.poll() is not None:
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-    return [pid for name in os.listdir("/proc") if name.isdigit() and _is_ours(pid := int(name))]
-
-
-def _is_ours(pid: int) -> bool:
-    try:
-        return pid != os.getpid() and os.getsid(pid) == os.getpid()
-    except ProcessLookupError:
-        return False
+def _others_in_session(session: int) -> Iterator[int]:
+    """The processes of a session that live, but for this one."""
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != os.getpid():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                # man 5 proc: pid (comm) state ppid pgrp session ...; the name may hold anything, brackets too.
+                state, _, _, its_session = Path("/proc", name, "stat").read_text().rpartition(")")[2].split()[:4]
+                if int(its_session) == session and state not in "ZX":
+                    yield int(name)
 
 
 def _save_logs(temp_dir: Path, saved_logs: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.executors.private_ray import private_ray
+from launcher.executors.ray_environment import ray_environment
 
 
 class Witness:
@@ -28,7 +29,10 @@ class Witness:
 def main(saved_logs: Path) -> None:
     signal.signal(signal.SIGINT, lambda number, frame: print("interrupted", flush=True))
     on_sigterm = signal.getsignal(signal.SIGTERM)
-    with private_ray(num_cpus=2, num_gpus=0, saved_logs=saved_logs) as home:
+    with (
+        ray_environment() as environment,
+        private_ray(environment, num_cpus=2, num_gpus=0, saved_logs=saved_logs) as home,
+    ):
         assert signal.getsignal(signal.SIGTERM) is on_sigterm
         ray: Any = sys.modules["ray"]
         witness = ray.remote(num_cpus=0)(Witness).remote()

@@ -19,6 +19,8 @@ from typing import Any
 import psutil
 import pytest
 
+from launcher.signals import STOP_SIGNALS
+
 ROOT = Path(__file__).parents[2]
 DRIVER = Path(__file__).with_name("private_ray_driver.py")
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
@@ -167,7 +169,7 @@ def test_private_ray_is_closed_to_others_deaf_to_signals_and_leaves_nothing(fore
         os.killpg(ours.process.pid, signal.SIGINT)
         assert ours.says() == "interrupted"
         for process in (ours.keeper, *ours.ray):
-            for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+            for number in STOP_SIGNALS:
                 process.send_signal(number)
         assert ours.probe() == facts
         assert ours.left_behind() == [ours.keeper, *ours.ray]
@@ -203,8 +205,11 @@ def test_ray_of_a_killed_driver_ends_alone_and_that_of_a_failed_one_ends_too(for
 
 def test_ray_that_does_not_come_up_is_a_sentence_and_leaves_nothing(tmp_path: Path) -> None:
     script = (
-        "from pathlib import Path; from launcher.executors.private_ray import private_ray\n"
-        f"with private_ray(num_cpus=-1, num_gpus=0, saved_logs=Path('{tmp_path}/logs')): pass"
+        "from pathlib import Path\n"
+        "from launcher.executors.private_ray import private_ray\n"
+        "from launcher.executors.ray_environment import ray_environment\n"
+        "with ray_environment() as environment:\n"
+        f"    with private_ray(environment, num_cpus=-1, num_gpus=0, saved_logs=Path('{tmp_path}/logs')): pass"
     )
     with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp") as directory:
         environment = os.environ | {"TMPDIR": directory}

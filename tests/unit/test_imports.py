@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 ROWS = (
     {"__main__"},
     {"cli"},
+    {"slurm"},
     {"executors"},
     {"worker_process"},
     {"worker"},
@@ -43,8 +44,11 @@ ROW_OF = {room: row for row, rooms in enumerate(ROWS) for room in rooms}
 
 # The only files that may import each library, anywhere in them.
 OWNERS: dict[str, set[str]] = {
-    "ray": {f"launcher/executors/{file}.py" for file in ("coordinator_actor", "local_ray", "private_ray")},
-    "submitit": {"launcher/executors/slurm.py"},
+    "ray": {
+        f"launcher/executors/{file}.py"
+        for file in ("coordinator_actor", "private_ray", "ray_attempt", "ray_nodes", "ray_worker")
+    },
+    "submitit": {"launcher/slurm/sbatch.py"},
     # Its format is read and written here, and its loader stands in nobody's way: only who asks for it imports it.
     "ffcv": {f"ffcv_datasets/{file}.py" for file in ("ffcv_loader", "ffcv_operation")},
 }

@@ -1,4 +1,4 @@
-"""From the errors of all ranks to the one sentence about the cause."""
+"""From the errors of all ranks to the one cause, and whether another attempt may get further."""
 
 from __future__ import annotations
 
@@ -6,13 +6,32 @@ from pathlib import Path
 
 import pytest
 
-from launcher.coordinator import CoordinationError
+from launcher.attempts import Loss, RunFailedError
+from launcher.coordinator import CoordinationError, LateError
 from launcher.durable import DiskFullError
-from launcher.executors.failure import RunFailedError, run_failure
+from launcher.executors.coordinator_actor import CoordinatorLostError
+from launcher.executors.failure import explain
+from launcher.watch import Beat
 
 LOGS = Path("run/logs/ray")
+OUTPUT = "; its output is in run/logs/ray"
 BROKEN = RuntimeError("[../gloo/transport/tcp/pair.cc:538] Connection closed by peer [127.0.0.1]:4242")
-WAITING = CoordinationError("no acknowledgement from rank 1 within 300 s")
+WAITING = LateError("no acknowledgement from rank 1 within 300 s")
+BEATS = {
+    rank: Beat(
+        rank=rank,
+        host=f"host{rank // 2}",
+        pid=100 + rank,
+        node=f"node{rank // 2}",
+        position=None,
+        steps_begun=0,
+        activity=0,
+        doing="",
+        waits=False,
+    )
+    for rank in range(4)
+}
+NODES = ("node0", "node1")
 
 
 class WorkerGroupError(Exception):
@@ -29,37 +48,101 @@ class WorkerHealthCheckFailedError(Exception):
     health_check_failure = None
 
 
+class WorkerHealthCheckTimeoutError(Exception):
+    """As Ray Train's."""
+
+
+DIED = WorkerHealthCheckFailedError("a long story")
+
+
+def explained(failures: dict[int, Exception], nodes: tuple[str, ...] = NODES) -> Loss | Exception:
+    return explain(WorkerGroupError(failures), beats=BEATS, nodes=nodes, logs=LOGS)
+
+
+@pytest.mark.parametrize(
+    ("failures", "loss"),
+    [
+        (
+            {0: BROKEN, 2: DIED},
+            Loss(
+                "rank 2 (process 102 on host1) died without a word: killed from outside, perhaps for want of memory, "
+                f"or crashed{OUTPUT}",
+                2,
+                "host1",
+            ),
+        ),
+        (
+            {1: WorkerHealthCheckTimeoutError()},
+            Loss(f"rank 1 (process 101 on host0) is stuck: its process lives and does not answer{OUTPUT}", 1, "host0"),
+        ),
+        (
+            {0: RuntimeError("NCCL error")},
+            Loss(f"rank 0 (process 100 on host0) lost the other workers: RuntimeError: NCCL error{OUTPUT}", 0, "host0"),
+        ),
+        (
+            {0: BROKEN, 1: RuntimeError("CUDA error: an illegal memory access\nwas encountered")},
+            Loss(
+                f"rank 1 (process 101 on host0) failed: RuntimeError: CUDA error: an illegal memory access{OUTPUT}",
+                1,
+                "host0",
+            ),
+        ),
+        (
+            {0: OSError(5, "Input/output error")},
+            Loss(f"rank 0 (process 100 on host0) failed: OSError: [Errno 5] Input/output error{OUTPUT}", 0, "host0"),
+        ),
+        (
+            {7: DIED},
+            Loss(f"rank 7 died without a word: killed from outside, perhaps for want of memory, or crashed{OUTPUT}", 7),
+        ),
+        ({0: WAITING, 1: BROKEN}, Loss("no acknowledgement from rank 1 within 300 s")),
+        ({0: CoordinatorLostError("the coordinator's process is gone")}, Loss("the coordinator's process is gone")),
+    ],
+)
+def test_what_the_machine_did_is_a_loss(failures: dict[int, Exception], loss: Loss) -> None:
+    assert explained(failures) == loss
+
+
+def test_ranks_that_break_off_as_a_node_goes_are_no_cause() -> None:
+    assert explained({0: BROKEN, 1: BROKEN}, nodes=("node0",)) == Loss(
+        "the node of ranks 2, 3 (host1) is gone", None, "host1"
+    )
+    alone = explain(WorkerGroupError({0: WAITING}), beats={2: BEATS[2]}, nodes=("node0",), logs=LOGS)
+    assert alone == Loss("the node of rank 2 (host1) is gone", 2, "host1")
+
+
 @pytest.mark.parametrize(
     ("failures", "sentence"),
     [
         (
             {0: BROKEN, 1: TypeError("no such\nlayer")},
-            "rank 1 failed: TypeError: no such; its output is in run/logs/ray",
+            f"rank 1 (process 101 on host0) failed: TypeError: no such{OUTPUT}",
         ),
-        ({0: WAITING, 1: KeyError("x"), 2: BROKEN}, "rank 1 failed: KeyError: 'x'; its output is in run/logs/ray"),
+        ({0: WAITING, 1: KeyError("x"), 2: BROKEN}, f"rank 1 (process 101 on host0) failed: KeyError: 'x'{OUTPUT}"),
+        ({1: MemoryError()}, f"rank 1 (process 101 on host0) failed: MemoryError{OUTPUT}"),
         (
-            {0: BROKEN, 2: WorkerHealthCheckFailedError("a long story")},
-            "rank 2 died without a word: killed from outside, perhaps for want of memory, or crashed; "
-            "its output is in run/logs/ray",
-        ),
-        ({1: MemoryError()}, "rank 1 failed: MemoryError; its output is in run/logs/ray"),
-        (
-            {0: RuntimeError("NCCL error")},
-            "rank 0 lost the other workers: RuntimeError: NCCL error; its output is in run/logs/ray",
+            {1: RuntimeError("CUDA out of memory. Tried to allocate 20 GiB")},
+            f"rank 1 (process 101 on host0) failed: RuntimeError: CUDA out of memory. Tried to allocate 20 GiB{OUTPUT}",
         ),
     ],
 )
-def test_the_cause_is_named_rather_than_what_follows_from_it(failures: dict[int, Exception], sentence: str) -> None:
-    error = run_failure(WorkerGroupError(failures), logs=LOGS)
+def test_what_the_code_did_would_come_again(failures: dict[int, Exception], sentence: str) -> None:
+    error = explained(failures)
     assert isinstance(error, RunFailedError)
     assert str(error) == sentence
 
 
-@pytest.mark.parametrize("ours", [DiskFullError("/run: full"), WAITING])
-def test_a_sentence_of_ours_comes_back_as_it_is(ours: Exception) -> None:
-    assert run_failure(WorkerGroupError({0: BROKEN, 1: ours}), logs=LOGS) is ours
+@pytest.mark.parametrize("ours", [DiskFullError("/run: full"), CoordinationError("rank 1 uses another plan")])
+def test_a_sentence_of_ours_comes_back_as_it_is_and_would_come_again(ours: Exception) -> None:
+    assert explained({0: BROKEN, 1: ours}) is ours
+    assert explained({0: WAITING, 1: ours}, nodes=()) is ours
 
 
-def test_rays_own_failure_is_told_from_a_workers() -> None:
-    error = run_failure(ConnectionError("the actor is gone\nfor a long reason"), logs=LOGS)
-    assert str(error) == "Ray broke down: ConnectionError: the actor is gone; its logs are in run/logs/ray"
+def test_ray_trains_own_failure_is_a_loss_too() -> None:
+    error = ConnectionError("the actor is gone\nfor a long reason")
+    assert explain(error, beats={}, nodes=NODES, logs=LOGS) == Loss(
+        "Ray Train broke down: ConnectionError: the actor is gone"
+    )
+    late = ValueError("a wrapping")
+    late.controller_failure = TimeoutError("no workers\nwithin 60 s")  # type: ignore[attr-defined]
+    assert explain(late, beats={}, nodes=NODES, logs=LOGS) == Loss("Ray Train broke down: TimeoutError: no workers")

@@ -1,0 +1,135 @@
+"""A run under Ray Train: one attempt after the other, with the workers that there are, until it is over."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from launcher.attempts import Again, Attempt, Finish, GiveUp, Loss, after
+from launcher.coordinator import Done, Stop
+from launcher.events import Event, StopRequested, WorkerLost, WorkersAwaited
+from launcher.executors.private_ray import PrivateRay, RayLostError, in_background
+from launcher.plan import PlanError, feasible_world
+from launcher.run_setup import RunSetup, attempt_started, next_attempt
+
+_LOOK_EVERY_S = 1.0
+
+
+class RayRun:
+    """Carries a run out, whatever becomes of workers, nodes and Ray. Imports Ray only once one is up."""
+
+    def __init__(
+        self,
+        setup: RunSetup,
+        *,
+        use_gpu: bool,
+        logs: Path,
+        meeting_dir: Path | None,
+        on_event: Callable[[Event], None],
+        stop_reasons: list[str],
+    ):
+        """`meeting_dir` is a directory that all nodes see; None if there is one node alone.
+
+        `stop_reasons` grows where a signal asks for a stop.
+        """
+        self._setup = setup
+        self._use_gpu = use_gpu
+        self._logs = logs
+        self._meeting_dir = meeting_dir
+        self._on_event = on_event
+        self._stop_reasons = stop_reasons
+        self._stops_told = 0
+        self._attempts: list[Attempt] = []
+
+    def carry_out(self, bring_up: Callable[[], AbstractContextManager[PrivateRay]]) -> Stop | Done:
+        """How it ended. `bring_up` gives a new Ray, for the case that one is lost.
+
+        Raises the error that ended the run: a worker's if it is one of ours, else RunFailedError.
+        """
+        while True:
+            with bring_up() as home:
+                outcome = self._go_on(home)
+            if outcome is not None:
+                return outcome
+
+    def _go_on(self, home: PrivateRay) -> Stop | Done | None:
+        """Attempt as often as it takes; None if that needs another Ray."""
+        while True:
+            lost_ray = False
+            try:
+                ended = self._attempt(home)
+            except RayLostError as lost:
+                ended, lost_ray = Loss(str(lost)), True
+            match self._after(ended):
+                case Finish(outcome):
+                    return outcome
+                case GiveUp(error):
+                    raise error
+                case Again() if lost_ray:
+                    return None
+
+    def _attempt(self, home: PrivateRay) -> Stop | Done | Loss | Exception:
+        from launcher.executors.ray_attempt import RayAttempt
+
+        world_size = self._await_workers(home)
+        if isinstance(world_size, Stop):
+            return world_size
+        changed = world_size != self._setup.plan.world_size
+        if changed:
+            self._setup = next_attempt(self._setup, world_size=world_size)
+        if changed or self._attempts:
+            self._on_event(attempt_started(self._setup))
+        attempt = RayAttempt(
+            home,
+            self._setup,
+            meeting_file=(self._meeting_dir or home.temp_dir) / f"process-group-{len(self._attempts)}",
+            use_gpu=self._use_gpu,
+            logs=self._logs,
+            on_event=self._on_event,
+            next_stop=self._next_stop,
+        )
+        return attempt.carry_out()
+
+    def _after(self, ended: Stop | Done | Loss | Exception) -> Finish | Again | GiveUp:
+        """Take down what an attempt came to; what is to follow."""
+        start = self._setup.start
+        if isinstance(ended, Loss):
+            self._on_event(WorkerLost(what=ended.what, rank=ended.rank, host=ended.host))
+        if isinstance(ended, (Loss, Stop)):
+            self._setup = next_attempt(self._setup, world_size=self._setup.plan.world_size)
+        self._attempts.append(Attempt(start, self._setup.start, ended))
+        if isinstance(ended, Loss) and (reason := self._next_stop(again=True)) is not None:
+            return Finish(Stop(reason, self._setup.start))
+        return after(self._attempts, without_progress=self._setup.job.run.attempts_without_progress)
+
+    def _next_stop(self, *, again: bool = False) -> str | None:
+        """A reason to stop that has not been told; or, `again`, the one that has."""
+        if self._stops_told < len(self._stop_reasons):
+            reason = self._stop_reasons[self._stops_told]
+            self._stops_told += 1
+            self._on_event(StopRequested(reason))
+            return reason
+        return self._stop_reasons[0] if again and self._stop_reasons else None
+
+    def _await_workers(self, home: PrivateRay) -> int | Stop:
+        """The number of workers to go on with; a Stop if one is asked for, or if there are too few for too long."""
+        from launcher.executors.ray_nodes import NODES_S, nodes_at_hand, room_for_workers
+
+        run = self._setup.job.run
+        deadline = time.monotonic() + run.stall_timeout_s
+        told = False
+        while (reason := self._next_stop(again=True)) is None:
+            nodes = home.result(in_background(nodes_at_hand), within_s=NODES_S, what="asking Ray for its nodes")
+            room = room_for_workers(nodes, use_gpu=self._use_gpu)
+            try:
+                return feasible_world(self._setup.job, num_samples=self._setup.plan.num_samples, available=room)
+            except PlanError as missing:
+                if time.monotonic() > deadline:
+                    return Stop(f"waited for {run.stall_timeout_s:g} s, but {missing}", self._setup.start)
+                if not told:
+                    self._on_event(WorkersAwaited(missing=str(missing), within_s=run.stall_timeout_s))
+                    told = True
+            time.sleep(_LOOK_EVERY_S)
+        return Stop(reason, self._setup.start)
