@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 class _Pool: ...
@@ -22,6 +23,9 @@ def add_restarts(jpeg: bytes) -> tuple[bytes, bytes]:
 
     Raises ValueError for damaged files and for those of more than three colours.
     """
+
+def philox(words: NDArray[np.uint32], key: int) -> None:
+    """Overwrite counters (..., 4) with the random words that philox.philox4x32 gives for them under a 64-bit key."""
 
 def checksum(data: bytes | NDArray[Any]) -> int:
     """XXH64."""

@@ -3,6 +3,7 @@
 #include <Python.h>
 
 #include "checksum.h"
+#include "philox.h"
 #include "pool.h"
 #include "transcode.h"
 #include "window.h"
@@ -147,11 +148,24 @@ static PyObject *sum_bytes(PyObject *module, PyObject *args)
     return PyLong_FromUnsignedLongLong(sum);
 }
 
+static PyObject *fill_random(PyObject *module, PyObject *args)
+{
+    (void)module;
+    Py_buffer words;
+    unsigned long long key;
+    if (!PyArg_ParseTuple(args, "w*K", &words, &key))
+        return NULL;
+    philox(words.buf, (size_t)words.len / sizeof(uint32_t[4]), key);
+    PyBuffer_Release(&words);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
     {"pool", new_pool, METH_VARARGS, "pool(threads, plain=False): what decode() needs; its threads end with it."},
     {"decode", decode, METH_VARARGS,
      "decode(pool, file, samples, images, height, width): fill images; returns (index, message) of those that failed."},
     {"add_restarts", add_restarts, METH_VARARGS, "add_restarts(jpeg): (the same pixels with restart markers, their index)."},
+    {"philox", fill_random, METH_VARARGS, "philox(words, key): overwrite counters of four words with random words."},
     {"checksum", sum_bytes, METH_VARARGS, "checksum(bytes): their XXH64."},
     {NULL, NULL, 0, NULL},
 };

@@ -1,6 +1,9 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from ffcv_datasets._decode import _core
 from ffcv_datasets.philox import philox4x32, sample_words
 
 # From the known-answer file of Random123, the authors' library: counter, key, result after 10 rounds.
@@ -19,6 +22,19 @@ def words(text: str) -> list[int]:
 def test_known_answers(counter: str, key: str, answer: str) -> None:
     k0, k1 = words(key)
     assert philox4x32(np.array(words(counter), np.uint32), (k0, k1)).tolist() == words(answer)
+
+
+@given(seed=st.integers(0, 2**32 - 1), key=st.integers(0, 2**64 - 1), num=st.integers(0, 9))
+def test_c_and_python_give_the_same_words(seed: int, key: int, num: int) -> None:
+    counters = np.random.default_rng(seed).integers(0, 2**32, (num, 4), np.uint32)
+    expected = philox4x32(counters, (key & 0xFFFFFFFF, key >> 32))
+    _core.philox(counters, key)
+    assert (counters == expected).all()
+
+
+def test_a_sample_has_the_words_of_its_counter() -> None:
+    [words_of_it] = sample_words(3 + 5 * 2**32, 7, np.array([11 + 13 * 2**32]), 17)
+    assert (words_of_it == philox4x32(np.array([11, 13, 7, 17], np.uint32), (3, 5))).all()
 
 
 def test_many_counters_at_once_equal_one_at_a_time() -> None:
