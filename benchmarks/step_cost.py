@@ -93,7 +93,7 @@ def main() -> None:
         root.mkdir()
         data = Path(folder) / "train.beton"
         samples = options.steps * options.batch * workers
-        write_betons([(data, DrawnSamples(seed=0, size=options.px, num_samples=samples))], Encoding(), num_threads=2)
+        write_betons([(data, DrawnSamples(seed=0, size=options.px, num_samples=samples))], Encoding(), num_workers=2)
         setup = _setup(options, workers, data, root)
         saved: list[CheckpointSaved] = []
 

@@ -24,6 +24,7 @@ from ffcv_datasets.beton_format import (
     JPEG,
     METADATA,
     NDARRAY_ARGUMENTS,
+    POINTING,
     RAW,
     TYPES,
     VERSION,
@@ -116,6 +117,7 @@ class Beton:
             name: [levels.only_level(images.offsets, images.sizes, images.heights, images.widths)]
             for name, images in self._images.items()
         }
+        self._checksums: dict[str, NDArray[Any]] = {}
         self.footer = self._read_footer(allocations_at)
         if self.footer:
             tables = (header, descriptors, self.metadata, self._allocations)
@@ -149,15 +151,19 @@ class Beton:
 
     def _read_levels(self, footer: levels.Footer, tables_checksum: int, allocations_at: int) -> None:
         """The tables of levels. The header's and the metadata's own damage shows here as well."""
-        count, names = footer.num_levels * self.num_samples, list(self._images)
-        size = allocations_at - levels.FOOTER_BYTES - footer.levels_at
-        if size != len(names) * count * levels.LEVEL.itemsize or footer.num_fields != len(names):
+        images, others = list(self._images), [name for name, kind in self.fields.items() if kind in POINTING]
+        count, num_checksums = len(images) * footer.num_levels * self.num_samples, len(others) * self.num_samples
+        split = count * levels.LEVEL.itemsize
+        size = split + num_checksums * levels.CHECKSUM.itemsize
+        if footer.levels_at + size != allocations_at - levels.FOOTER_BYTES or footer.num_fields != len(images):
             raise BetonError(self.path, "is damaged: its levels are those of another file; write it again")
-        table = self._table(levels.LEVEL, footer.levels_at, len(names) * count, "levels")
-        if (levels.checksum(table), tables_checksum) != (footer.levels_checksum, footer.tables_checksum):
+        stored = self._table(np.dtype(np.uint8), footer.levels_at, size, "levels")
+        if (levels.checksum(stored), tables_checksum) != (footer.levels_checksum, footer.tables_checksum):
             raise BetonError(self.path, f"is damaged: its tables are not as they were written; {_AGAIN}")
-        rows = table.reshape(len(names), footer.num_levels, self.num_samples)
-        self._levels = {name: list(rows[i]) for i, name in enumerate(names)}
+        table, checksums = np.frombuffer(stored[:split], levels.LEVEL), np.frombuffer(stored[split:], levels.CHECKSUM)
+        rows = table.reshape(len(images), footer.num_levels, self.num_samples)
+        self._levels = {name: list(rows[i]) for i, name in enumerate(images)}
+        self._checksums = dict(zip(others, checksums.reshape(len(others), self.num_samples), strict=True))
 
     def _locate_images(self, name: str) -> Images:
         rows, table = self.metadata[name], self._allocations
@@ -244,11 +250,15 @@ class Beton:
         row = self.levels(field)[level][sample]
         size = int(row["size"])
         stored = self._read(int(row["offset"]), size + int(row["index_size"]))
-        if row["checksum"] and levels.checksum(stored) != row["checksum"]:
+        self._check(sample, stored, int(row["checksum"]))
+        return stored[:size], stored[size:]
+
+    def _check(self, sample: int, stored: bytes, checksum: int) -> None:
+        """Raises BetonError where a checksum is not that of what is stored; 0 stands for none."""
+        if checksum and levels.checksum(stored) != checksum:
             raise BetonError(
                 self.path, f"is damaged: the bytes of sample {sample} are not those that were written; {_AGAIN}"
             )
-        return stored[:size], stored[size:]
 
     def value(self, field: str, sample: int) -> Any:
         """One sample's value, as was given to FFCV's writer; of an image field the stored bytes."""
@@ -262,15 +272,22 @@ class Beton:
         return json.loads(stored.rstrip(b"\0")) if kind == "json" else stored
 
     def stored_bytes(self, field: str, sample: int) -> bytes:
-        """What a sample stores outside of the metadata; int and float fields store nothing there."""
+        """What a sample stores outside of the metadata; int and float fields store nothing there.
+
+        Raises BetonError where its checksum, if the file has those, is not the one that was stored.
+        """
         kind, row = self.fields[field], self.metadata[field][sample]
         assert kind not in ("int", "float")
         if kind == "image":
-            return self.image_bytes(sample, field)
+            return self.level_bytes(sample, 0, field)[0]
         if kind in ("ndarray", "torch_tensor"):
             dtype, shape = _ndarray_type(self._arguments[field])
-            return self._read(int(row), dtype.itemsize * int(np.prod(shape)))
-        return self._read(int(row["offset"]), int(row["size"]))
+            stored = self._read(int(row), dtype.itemsize * int(np.prod(shape)))
+        else:
+            stored = self._read(int(row["offset"]), int(row["size"]))
+        if field in self._checksums:
+            self._check(sample, stored, int(self._checksums[field][sample]))
+        return stored
 
     def close(self) -> None:
         """Close the file; the tables stay."""

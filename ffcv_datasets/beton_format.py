@@ -20,6 +20,7 @@ HEADER = np.dtype(
 DESCRIPTOR = np.dtype([("type_id", "<u1"), ("name", "S16"), ("arguments", "V1024")])
 ALLOCATION = np.dtype([("sample", "<u8"), ("offset", "<u8"), ("size", "<u8")])
 NDARRAY_ARGUMENTS = np.dtype([("shape", "<u8", 32), ("dtype_length", "<u8")])
+"""Followed by the element type, as JSON of numpy's description."""
 
 _BYTES = np.dtype([("offset", "<u8"), ("size", "<u8")])
 METADATA = {
@@ -32,6 +33,8 @@ METADATA = {
     "torch_tensor": np.dtype("<u8"),
 }
 TYPES = dict(enumerate(METADATA))  # FFCV numbers its types in this order
+POINTING = frozenset(("bytes", "ndarray", "json", "torch_tensor"))
+"""Types other than images whose values lie in the pages."""
 
 JPEG, RAW = 0, 1
 """How an image is stored: as a JPEG file, or as height x width x 3 bytes of RGB."""

@@ -51,6 +51,8 @@ class Card(_Strict):
     recipe: dict[str, int] | None = None
     """The numbers that a drawn data set follows from."""
 
+    fields: tuple[str, ...] = ("image", "label")
+    """Their names, in the file's order."""
     num_samples: Annotated[int, Field(ge=1)]
     num_skipped: Count = 0
     """Unreadable images that were left out (`--skip-bad`)."""
@@ -87,6 +89,14 @@ class Card(_Strict):
     """All restart indexes, further levels' included."""
     has_checksums: bool = False
     """Whether the decoder checks the bytes of each image that it reads."""
+
+    mask_bytes: Count | None = None
+    """All masks; None where there are none."""
+    pixels_per_value: dict[int, Count] | None = None
+    """Over all masks; values that no pixel has are left out."""
+    categories: tuple[str, ...] | None = None
+    """Names of the boxes' categories, by number."""
+    boxes_per_category: tuple[Count, ...] | None = None
 
     @model_validator(mode="after")
     def _counts_agree(self) -> Card:
@@ -127,9 +137,9 @@ def read_card(beton: Path) -> Card | None:
 
 
 def write_card(card: Card, beton: Path) -> None:
-    """Put `card` beside `beton`: written under a temporary name, synced, renamed."""
+    """Put `card` beside `beton`, which this process alone writes: under a temporary name, synced, renamed."""
     path = card_path(beton)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    temporary = path.with_name(f"{path.name}.partial")
     try:
         with temporary.open("w", encoding="utf-8") as file:
             file.write(card.model_dump_json(indent=2) + "\n")

@@ -6,18 +6,21 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ffcv_datasets.picture import Encoding, PictureError, StoredPicture, store_file
+from ffcv_datasets.beton_writer import PICTURE_AND_LABEL, Layout
+from ffcv_datasets.items import FilePart, PictureItem
+from ffcv_datasets.samples import SourceError
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"))
 VALIDATION_NAMES = ("val", "validation", "test")
 """Folders taken for the validation split; the first that is there wins."""
 
 
-class ClassTreeError(ValueError):
+class ClassTreeError(SourceError):
     """A folder that is not a class tree."""
 
 
@@ -34,22 +37,24 @@ class ClassTree:
     """(num_files,): the class of each file."""
     num_ignored: int
     """Files that are no images by their name."""
-    recipe: None = None
+    layout: Final[Layout] = PICTURE_AND_LABEL
 
     @property
-    def source(self) -> str:
-        """The folder's own name; where it lies is this machine's business."""
-        return self.root.resolve().name
+    def told(self) -> dict[str, Any]:
+        # The folder's own name; where it lies is this machine's business.
+        return {"source": self.root.resolve().name, "classes": self.classes}
 
-    def name(self, index: int) -> str:
-        return os.fsencode(self.root / self.files[index]).decode("utf-8", "replace")
+    @property
+    def notes(self) -> list[str]:
+        return [f"ignored, being no images by their names: {self.num_ignored:,} files"] if self.num_ignored else []
 
-    def store(self, index: int, encoding: Encoding, *, as_jpeg: bool) -> StoredPicture:
-        try:
-            data = (self.root / self.files[index]).read_bytes()
-        except OSError as error:
-            raise PictureError(f"cannot be read ({error.strerror})") from error
-        return store_file(data, encoding, as_jpeg=as_jpeg)
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def item(self, index: int) -> PictureItem:
+        path = self.root / self.files[index]
+        name = os.fsencode(path).decode("utf-8", "replace")
+        return PictureItem(name=name, picture=FilePart(str(path)), label=int(self.labels[index]))
 
 
 def list_splits(source: Path) -> dict[str, ClassTree]:

@@ -1,6 +1,7 @@
 """What Resolute adds to a .beton file: further levels, restart indexes, checksums.
 
-    ... pages of data | pages of further levels | one table per image field and level | footer | allocation table
+    ... pages of data | pages of further levels | one table per image field and level
+    | one table of checksums per other field that points into the pages | footer | allocation table
 
 FFCV follows its own tables alone, so it never looks here. A restart index stands behind its JPEG, in the page.
 A further level is the picture at a smaller size, as a JPEG; pictures that are no larger have none, nor have raw ones.
@@ -33,6 +34,9 @@ LEVEL: Final = np.dtype(
 )
 """A stored image: bytes and bytes of index behind them, XXH64 of both; its pixels. Size 0: there is none."""
 
+CHECKSUM: Final = np.dtype("<u8")
+"""XXH64 of what a sample stores of a field that is no image."""
+
 _FOOTER = np.dtype(
     [
         ("magic", "S8"),
@@ -60,6 +64,7 @@ class Footer:
     """The longest side of each further level, in pixels, falling."""
     levels_at: int
     levels_checksum: int
+    """Of all the tables that lie there."""
     tables_checksum: int
     """Of header, descriptors, metadata and allocation table, in this order."""
 

@@ -20,6 +20,7 @@ _MAX_SIDE = 65_500
 """The longest side a JPEG can have; FFCV's tables end at 65,535."""
 _ORIENTATION_TAG = 0x0112
 _TURNED = range(2, 9)
+_LYING = range(5, 9)
 
 
 class PictureError(ValueError):
@@ -176,6 +177,12 @@ def _shrunk_level(rgb: Image.Image, side: int, encoding: Encoding) -> StoredLeve
     width, height = (max(1, round(length * side / max(rgb.size))) for length in rgb.size)
     data, index = _encode_jpeg(rgb.resize((width, height), Image.Resampling.LANCZOS), encoding)
     return StoredLevel(data=data, index=index, width=width, height=height)
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of what `upright_rgb` makes of it, read from its header."""
+    width, height = image.size
+    return (height, width) if image.getexif().get(_ORIENTATION_TAG) in _LYING else (width, height)
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:

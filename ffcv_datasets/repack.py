@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from contextlib import ExitStack, closing
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from PIL import Image
 
 from ffcv_datasets.beton import Beton, BetonError
-from ffcv_datasets.beton_format import RAW
-from ffcv_datasets.beton_writer import PAGE_BYTES, BetonWriter, Layout, fits
+from ffcv_datasets.beton_format import POINTING, RAW
+from ffcv_datasets.beton_writer import Layout, Value
 from ffcv_datasets.card import Card, read_card
-from ffcv_datasets.in_order import in_order
 from ffcv_datasets.picture import Encoding, PictureError, StoredPicture, store_jpeg, store_rgb
-from ffcv_datasets.staging import WriteError, check_target, durable_file, publish, temporary_path
-from ffcv_datasets.tally import Tally
-from ffcv_datasets.write import BadImage, Progress
+from ffcv_datasets.samples import BadImage, StoredSample
+from ffcv_datasets.staging import WriteError
+from ffcv_datasets.write import COMMIT_BYTES, BadImagesError, Progress, write_betons
 
 _OF_THE_SOURCE = (
     "source",
@@ -34,6 +32,10 @@ _OF_THE_SOURCE = (
     "jpeg_quality",
     "share_jpeg",
     "num_kept",
+    "mask_bytes",
+    "pixels_per_value",
+    "categories",
+    "boxes_per_category",
 )
 """What a copy's card says as its source's does."""
 
@@ -50,14 +52,6 @@ class DamagedSamplesError(WriteError):
         return f"{self.source}: {count} damaged; copy the file again from a good one, or write it again"
 
 
-@dataclass(frozen=True)
-class _Stored:
-    """One sample's fields: pictures, and the bytes of other fields that store some."""
-
-    pictures: dict[str, StoredPicture]
-    others: dict[str, bytes]
-
-
 def repack(
     source: Path,
     target: Path,
@@ -65,28 +59,35 @@ def repack(
     sides: Sequence[int] | None = None,
     restart: bool = False,
     jpeg_quality: int = 90,
-    num_threads: int = 1,
+    num_workers: int = 1,
     force: bool = False,
+    commit_bytes: int = COMMIT_BYTES,
     on_progress: Progress = lambda done, total: None,
+    on_note: Callable[[str], None] = lambda note: None,
 ) -> Card | None:
     """Write `source`, by whomever, as `target`, whole or not at all; returns the card written beside it.
 
     `sides` are the longest sides of further levels, falling; those that no image exceeds are passed over. Levels and
     restart markers that `source` has are made again if nothing else is asked for. All field types are copied; there
-    is a card where exactly one field is an image and one an int.
+    is a card where exactly one field is an image and at most one an int. A copy that was cut short is gone on with.
 
-    Raises BetonError, DamagedSamplesError, WriteError for a target that is taken (unless `force`), ValueError for
-    sides that do not fall, OSError.
+    Raises BetonError, DamagedSamplesError, ValueError for sides that do not fall, and what write_betons raises.
     """
-    check_target(target, force=force)
-    with Beton(source) as beton, ExitStack() as cleanup:
+    with Beton(source) as beton:
         encoding = _encoding(beton, sides, restart, jpeg_quality)
-        temporary = temporary_path(target)
-        cleanup.callback(temporary.unlink, missing_ok=True)
-        tally = _copy(beton, temporary, encoding, num_threads, on_progress)
-        card = _card(tally, source, temporary, encoding) if tally else None
-        publish(temporary, target, card)
-    return card
+        try:
+            (written,) = write_betons(
+                [(target, _BetonSamples(beton))],
+                encoding,
+                num_workers=num_workers,
+                force=force,
+                commit_bytes=commit_bytes,
+                on_progress=on_progress,
+                on_note=on_note,
+            )
+        except BadImagesError as error:
+            raise DamagedSamplesError(source, error.images) from error
+    return written.card
 
 
 def _encoding(beton: Beton, sides: Sequence[int] | None, restart: bool, jpeg_quality: int) -> Encoding:
@@ -104,93 +105,85 @@ def _encoding(beton: Beton, sides: Sequence[int] | None, restart: bool, jpeg_qua
     return replace(whole, further_sides=tuple(side for side in sides if side < longest))
 
 
-def _copy(beton: Beton, target: Path, encoding: Encoding, num_threads: int, on_progress: Progress) -> Tally | None:
-    """Write all samples; returns what to tell on a card, None if a card could not tell it."""
-    images = tuple(name for name, kind in beton.fields.items() if kind == "image")
-    labels = [name for name, kind in beton.fields.items() if kind == "int"]
-    layout = Layout(beton.descriptors, beton.metadata.dtype, images)
-    tally = Tally() if len(images) == len(labels) == 1 and beton.num_samples else None
-    damaged: list[BadImage] = []
-    read = in_order(partial(_read, beton, encoding), beton.num_samples, num_threads)
-    with closing(read), durable_file(target) as file:
-        writer = BetonWriter(file, capacity=beton.num_samples, sides=encoding.further_sides, layout=layout)
-        for sample, stored in enumerate(read):
-            if isinstance(stored, BadImage):
-                damaged.append(stored)
-            elif not damaged:
-                writer.add_row(_place(beton, writer, sample, stored))
-                if tally:
-                    tally.count(stored.pictures[images[0]], int(beton.column(labels[0])[sample]))
-            on_progress(sample + 1, beton.num_samples)
-        if damaged:
-            raise DamagedSamplesError(beton.path, damaged)
-        writer.finish()
-    return tally
+class _BetonSamples:
+    """The samples of a file."""
 
+    notes: Final[tuple[str, ...]] = ()
 
-def _read(beton: Beton, encoding: Encoding, sample: int) -> _Stored | BadImage:
-    pictures: dict[str, StoredPicture] = {}
-    others: dict[str, bytes] = {}
-    for name, kind in beton.fields.items():
+    def __init__(self, beton: Beton) -> None:
+        self.layout = Layout(beton.descriptors)
+        status = os.fstat(beton.fileno())
+        self._stamp = f"{beton.path.name} {status.st_size} {status.st_mtime_ns}"
+        self._beton = beton
+
+    @property
+    def told(self) -> dict[str, Any]:
+        before = read_card(self._beton.path)
+        if before:
+            return {name: getattr(before, name) for name in _OF_THE_SOURCE}
+        return {"source": self._beton.path.stem, "jpeg_quality": None}
+
+    def __len__(self) -> int:
+        return self._beton.num_samples
+
+    def item(self, index: int) -> _BetonItem:
+        beton, values, field = self._beton, dict[str, Any](), ""
         try:
-            if kind == "image":
-                pictures[name] = _read_picture(beton, encoding, sample, name)
-                _require_fit(fits(pictures[name]))
-            elif kind not in ("int", "float"):
-                others[name] = beton.stored_bytes(name, sample)
-                _require_fit(len(others[name]) <= PAGE_BYTES)
+            for field, kind in beton.fields.items():
+                if kind == "image":
+                    images, (data, _) = beton.images(field), beton.level_bytes(index, 0, field)
+                    size = (int(images.widths[index]), int(images.heights[index]))
+                    values[field] = _Image(data, size, bool(images.mode[index] == RAW))
+                else:
+                    values[field] = beton.stored_bytes(field, index) if kind in POINTING else beton.value(field, index)
         except BetonError as error:
-            return BadImage(f"sample {sample}, {name}", error.problem)
-        except PictureError as error:
-            return BadImage(f"sample {sample}, {name}", str(error))
-    return _Stored(pictures, others)
+            raise PictureError(f"{field}: {error.problem}") from error
+        return _BetonItem(f"sample {index}", self._stamp, values)
 
 
-def _read_picture(beton: Beton, encoding: Encoding, sample: int, field: str) -> StoredPicture:
-    data, _ = beton.level_bytes(sample, 0, field)
-    images = beton.images(field)
-    size = (int(images.widths[sample]), int(images.heights[sample]))
-    if images.mode[sample] == RAW:
-        return store_rgb(Image.frombytes("RGB", size, data), encoding, as_jpeg=False)
+@dataclass(frozen=True)
+class _Image:
+    """An image as the file holds it."""
+
+    data: bytes
+    size: tuple[int, int]
+    is_raw: bool
+
+
+@dataclass(frozen=True)
+class _BetonItem:
+    name: str
+    stamp: str
+    """Of the file that it comes from."""
+    values: dict[str, _Image | bytes | int | float]
+
+    def identity(self) -> str:
+        return self.stamp
+
+    def store(self, encoding: Encoding, *, as_jpeg: bool) -> StoredSample:
+        values: dict[str, Value] = {}
+        for field, value in self.values.items():
+            try:
+                values[field] = _picture(value, encoding) if isinstance(value, _Image) else value
+            except PictureError as error:
+                raise PictureError(f"{field}: {error}") from error
+        return StoredSample(values=values)
+
+
+def _picture(stored: _Image, encoding: Encoding) -> StoredPicture:
+    if stored.is_raw:
+        return store_rgb(Image.frombytes("RGB", stored.size, stored.data), encoding, as_jpeg=False)
     try:
-        image = Image.open(io.BytesIO(data), formats=["JPEG"])
+        image = Image.open(io.BytesIO(stored.data), formats=["JPEG"])
         rgb = image.convert("RGB")
     except Exception as error:  # Pillow's parsers raise whatever the damaged bytes lead them into
         raise PictureError(f"damaged: {str(error) or type(error).__name__}") from error
-    if rgb.size != size:
-        raise PictureError(
-            f"the JPEG is {rgb.width} x {rgb.height} pixels, the file's table says {size[0]} x {size[1]}"
-        )
-    return store_jpeg(data, rgb, encoding) if image.mode != "CMYK" else _as_it_is(data, rgb, encoding)
-
-
-def _require_fit(does: bool) -> None:
-    if not does:
-        raise PictureError(f"takes more than the {PAGE_BYTES:,} bytes of a page")
+    if rgb.size != stored.size:
+        sizes = f"{rgb.width} x {rgb.height} pixels, the file's table says {stored.size[0]} x {stored.size[1]}"
+        raise PictureError(f"the JPEG is {sizes}")
+    return store_jpeg(stored.data, rgb, encoding) if image.mode != "CMYK" else _as_it_is(stored.data, rgb, encoding)
 
 
 def _as_it_is(data: bytes, rgb: Image.Image, encoding: Encoding) -> StoredPicture:
     """Four inks: what they mean hangs on markers that a copy with restart markers does not keep."""
     return replace(store_rgb(rgb, encoding, as_jpeg=False), data=data, is_jpeg=True, is_kept=True)
-
-
-def _place(beton: Beton, writer: BetonWriter, sample: int, stored: _Stored) -> dict[str, Any]:
-    """Store a sample's data; returns its row of metadata."""
-    row: dict[str, Any] = {}
-    for name, kind in beton.fields.items():
-        if kind == "image":
-            row[name] = writer.place_picture(name, stored.pictures[name])
-        elif name in stored.others:
-            data = stored.others[name]
-            offset = writer.place(data)
-            row[name] = (offset, len(data)) if kind in ("bytes", "json") else offset
-        else:
-            row[name] = beton.column(name)[sample]
-    return row
-
-
-def _card(tally: Tally, source: Path, written: Path, encoding: Encoding) -> Card:
-    card = tally.card(written, encoding, source=source.stem, recipe=None, classes=None, num_skipped=0)
-    before = read_card(source)
-    told = {name: getattr(before, name) for name in _OF_THE_SOURCE} if before else {"jpeg_quality": None}
-    return card.model_copy(update=told)

@@ -11,14 +11,16 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ffcv_datasets.beton_writer import PICTURE_AND_LABEL, Layout
 from ffcv_datasets.card import read_card
-from ffcv_datasets.picture import Encoding, StoredPicture, store_rgb
+from ffcv_datasets.picture import Encoding, store_rgb
+from ffcv_datasets.samples import StoredSample
 
 Plane = NDArray[np.floating[Any]]
 
@@ -126,15 +128,36 @@ def _streaks(generator: np.random.Generator, size: int) -> Plane:
 
 
 @dataclass(frozen=True)
+class Drawing:
+    """A picture that `draw_image` is to make."""
+
+    seed: int
+    index: int
+    size: int
+
+    @property
+    def name(self) -> str:
+        return f"drawing {self.index}"
+
+    def identity(self) -> str:
+        return f"{_DRAWING} {self}"
+
+    def store(self, encoding: Encoding, *, as_jpeg: bool) -> StoredSample:
+        pixels, label = draw_image(self.seed, self.index, self.size)
+        picture = store_rgb(Image.fromarray(pixels), encoding, as_jpeg=as_jpeg)
+        return StoredSample(values={"image": picture, "label": label})
+
+
+@dataclass(frozen=True)
 class DrawnSamples:
-    """Pictures to write that `draw_image` makes."""
+    """A data set of drawings."""
 
     seed: int
     size: int
     num_samples: int
     validation: bool = False
-    classes: tuple[str, ...] = CLASSES
-    source: str = "drawn shapes and textures"
+    layout: Final[Layout] = PICTURE_AND_LABEL
+    notes: Final[tuple[str, ...]] = ()
 
     @property
     def recipe(self) -> dict[str, int]:
@@ -147,16 +170,14 @@ class DrawnSamples:
         }
 
     @property
-    def labels(self) -> NDArray[np.int64]:
-        first = _VALIDATION if self.validation else 0
-        return np.arange(first, first + self.num_samples) % len(CLASSES)
+    def told(self) -> dict[str, Any]:
+        return {"source": "drawn shapes and textures", "recipe": self.recipe, "classes": CLASSES}
 
-    def name(self, index: int) -> str:
-        return f"drawing {index}"
+    def __len__(self) -> int:
+        return self.num_samples
 
-    def store(self, index: int, encoding: Encoding, *, as_jpeg: bool) -> StoredPicture:
-        pixels, _ = draw_image(self.seed, index + _VALIDATION * self.validation, self.size)
-        return store_rgb(Image.fromarray(pixels), encoding, as_jpeg=as_jpeg)
+    def item(self, index: int) -> Drawing:
+        return Drawing(self.seed, index + _VALIDATION * self.validation, self.size)
 
 
 def is_drawn(path: Path, samples: DrawnSamples) -> bool:

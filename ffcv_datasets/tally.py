@@ -1,91 +1,92 @@
-"""Counts the pictures that go into a file, for its card."""
+"""Counts the samples that go into a file, for its card."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ffcv_datasets.card import Card, Extent, LevelCard, file_sha256
+from ffcv_datasets.beton_format import JPEG
+from ffcv_datasets.beton_writer import BetonWriter, Layout
+from ffcv_datasets.card import Extent, LevelCard
 from ffcv_datasets.picture import Encoding, StoredPicture
+from ffcv_datasets.samples import StoredSample
+from ffcv_datasets.targets import BOXES, MASK
 
 Rgb = tuple[float, float, float]
 
+_BRIGHTNESS, _KEPT = "brightness", "kept"
 
-@dataclass
+
 class Tally:
-    labels: list[int] = field(default_factory=list)
-    widths: list[int] = field(default_factory=list)
-    heights: list[int] = field(default_factory=list)
-    histogram: NDArray[np.int64] = field(default_factory=lambda: np.zeros((3, 256), np.int64))
-    """Pixels per level of brightness, for R, G and B."""
-    num_jpeg: int = 0
-    num_kept: int = 0
-    num_indexed: int = 0
-    index_bytes: int = 0
-    """Of the restart indexes, further levels' included."""
-    stored: list[list[int]] = field(default_factory=list)
-    """Bytes of each image at each level: the pictures that have it."""
+    """Sums that a file's own tables do not tell; by name, so that they can be stored."""
 
-    def count(self, picture: StoredPicture, label: int) -> None:
-        self.labels.append(label)
-        self.widths.append(picture.width)
-        self.heights.append(picture.height)
-        self.histogram += picture.histogram
-        self.num_jpeg += picture.is_jpeg
-        self.num_kept += picture.is_kept
-        self.num_indexed += bool(picture.index)
-        self.stored += [[] for _ in range(len(picture.levels) - len(self.stored))]
-        for sizes, level in zip(self.stored, picture.levels, strict=True):
-            if level:
-                sizes.append(len(level.data) + len(level.index))
-                self.index_bytes += len(level.index)
+    sums: dict[str, NDArray[np.int64]]
 
-    def per_class(self, num_classes: int) -> tuple[int, ...]:
-        return tuple(np.bincount(self.labels, minlength=num_classes).tolist())
+    def __init__(self) -> None:
+        self.sums = {}
 
-    def card(
-        self,
-        beton: Path,
-        encoding: Encoding,
-        *,
-        source: str,
-        recipe: dict[str, int] | None,
-        classes: Sequence[str] | None,
-        num_skipped: int,
-    ) -> Card:
-        """The card of a finished file with at least one sample."""
-        mean, std = channel_statistics(self.histogram)
-        return Card(
-            source=source,
-            recipe=recipe,
-            num_samples=len(self.labels),
-            num_skipped=num_skipped,
-            classes=None if classes is None else tuple(classes),
-            samples_per_class=None if classes is None else self.per_class(len(classes)),
-            num_bytes=beton.stat().st_size,
-            sha256=file_sha256(beton),
-            width=extent(self.widths),
-            height=extent(self.heights),
-            channel_mean=mean,
-            channel_std=std,
-            max_side=encoding.max_side,
-            jpeg_quality=encoding.jpeg_quality,
-            share_jpeg=encoding.share_jpeg,
-            num_jpeg=self.num_jpeg,
-            num_kept=self.num_kept,
-            image_bytes=sum(self.stored[0]),
-            num_indexed=self.num_indexed,
-            index_bytes=self.index_bytes,
-            further_levels=tuple(
-                LevelCard(max_side=side, num_images=len(sizes), num_bytes=sum(sizes))
-                for side, sizes in zip(encoding.further_sides, self.stored[1:], strict=True)
+    def count(self, sample: StoredSample) -> None:
+        for value in sample.values.values():
+            if isinstance(value, StoredPicture):
+                self._add(_BRIGHTNESS, value.histogram.ravel())
+                self._add(_KEPT, np.array([value.is_kept]))
+        for name, numbers in sample.counts.items():
+            self._add(name, numbers)
+
+    def _add(self, name: str, numbers: NDArray[Any]) -> None:
+        held = self.sums.setdefault(name, np.zeros(0, np.int64))
+        if len(held) < len(numbers):
+            held = self.sums[name] = np.pad(held, (0, len(numbers) - len(held)))
+        held[: len(numbers)] += numbers
+
+    def facts(self, writer: BetonWriter, encoding: Encoding) -> dict[str, Any]:
+        """What the card of a file with one image field and at least one sample says of it, by field of the card."""
+        (image,) = writer.layout.of("image")
+        rows, levels = writer.rows(), writer.level_rows(image)
+        mean, std = channel_statistics(self.sums[_BRIGHTNESS].reshape(3, 256))
+        sizes = np.where(levels["size"] > 0, levels["size"] + levels["index_size"], 0)
+        return {
+            "num_samples": len(rows),
+            "fields": tuple(writer.layout.kinds),
+            "width": extent(rows[image]["width"]),
+            "height": extent(rows[image]["height"]),
+            "channel_mean": mean,
+            "channel_std": std,
+            "max_side": encoding.max_side,
+            "jpeg_quality": encoding.jpeg_quality,
+            "share_jpeg": encoding.share_jpeg,
+            "num_jpeg": int((rows[image]["mode"] == JPEG).sum()),
+            "num_kept": int(self.sums[_KEPT][0]),
+            "image_bytes": int(sizes[:, 0].sum()),
+            "num_indexed": int((levels["index_size"][:, 0] > 0).sum()),
+            "index_bytes": int(levels["index_size"].sum()),
+            "further_levels": tuple(
+                LevelCard(max_side=side, num_images=int((of_side > 0).sum()), num_bytes=int(of_side.sum()))
+                for side, of_side in zip(encoding.further_sides, sizes[:, 1:].T, strict=True)
             ),
-            has_checksums=True,
-        )
+            "has_checksums": True,
+        } | self._target_facts(writer)
+
+    def _target_facts(self, writer: BetonWriter) -> dict[str, Any]:
+        facts: dict[str, Any] = {}
+        if MASK in self.sums:
+            facts["mask_bytes"] = int(writer.rows()[MASK]["size"].sum())
+            facts["pixels_per_value"] = {value: int(count) for value, count in enumerate(self.sums[MASK]) if count}
+        if BOXES in self.sums:
+            facts["boxes_per_category"] = tuple(self.sums[BOXES].tolist())
+        return facts
+
+
+def samples_per_class(writer: BetonWriter, num_classes: int) -> tuple[int, ...]:
+    """Of a file with one int field."""
+    (label,) = writer.layout.of("int")
+    return tuple(np.bincount(writer.rows()[label], minlength=num_classes).tolist())
+
+
+def can_have_card(layout: Layout) -> bool:
+    return len(layout.of("image")) == 1 and len(layout.of("int")) <= 1
 
 
 def channel_statistics(histogram: NDArray[np.int64]) -> tuple[Rgb, Rgb]:
@@ -97,8 +98,8 @@ def channel_statistics(histogram: NDArray[np.int64]) -> tuple[Rgb, Rgb]:
     return _rgb(mean), _rgb(np.sqrt(variance))
 
 
-def extent(sides: list[int]) -> Extent:
-    return Extent(min=min(sides), mean=sum(sides) / len(sides), max=max(sides))
+def extent(sides: NDArray[np.integer[Any]]) -> Extent:
+    return Extent(min=int(sides.min()), mean=float(sides.mean()), max=int(sides.max()))
 
 
 def _rgb(channels: NDArray[np.float64]) -> Rgb:

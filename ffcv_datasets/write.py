@@ -1,42 +1,30 @@
 """Writes data sets: samples -> DATA.beton and its card.
 
-Threads read and encode the pictures in chunks; the caller's thread writes them in sample order, so that the
-file does not depend on how many threads there are. Nothing has its final name before all of it is on disk.
+Processes read and encode the samples in chunks; the caller's process writes them in their order, so that the file
+does not depend on how many there are. Nothing has its final name before all of it is on disk; a write that was cut
+short, by whatever, goes on where it last committed and ends with the same bytes.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ffcv_datasets.beton_writer import PAGE_BYTES, BetonWriter, fits
 from ffcv_datasets.card import Card
-from ffcv_datasets.in_order import in_order
-from ffcv_datasets.picture import Encoding, PictureError, StoredPicture
-from ffcv_datasets.staging import WriteError, check_target, durable_file, publish, temporary_path
-from ffcv_datasets.tally import Tally
+from ffcv_datasets.part import Note, Part
+from ffcv_datasets.picture import Encoding
+from ffcv_datasets.samples import BadImage, Samples
+from ffcv_datasets.staging import WriteError, check_target, take_back
+
+COMMIT_BYTES: Final = 32 << 20
+"""Of values written between two commits: some seconds of encoding."""
 
 Progress = Callable[[int, int], None]
 """Called with the number of samples done and the number there are."""
-
-
-@dataclass(frozen=True)
-class BadImage:
-    """An image that cannot be stored, and why."""
-
-    name: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.reason}"
 
 
 class BadImagesError(WriteError):
@@ -51,36 +39,11 @@ class BadImagesError(WriteError):
         return f"{count} cannot be stored; repair or remove them, or leave them out with --skip-bad"
 
 
-class Samples(Protocol):
-    """What a data set is written from."""
-
-    @property
-    def source(self) -> str:
-        """Where the samples come from, for the card."""
-
-    @property
-    def recipe(self) -> dict[str, int] | None:
-        """The numbers that drawn samples follow from, for the card."""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names in label order."""
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """(num_samples,)"""
-
-    def name(self, index: int) -> str:
-        """What a person knows the sample by."""
-
-    def store(self, index: int, encoding: Encoding, *, as_jpeg: bool) -> StoredPicture:
-        """Called from several threads. Raises PictureError."""
-
-
 @dataclass(frozen=True)
 class Written:
     path: Path
-    card: Card
+    card: Card | None
+    """None where a card could not tell of such a file."""
     skipped: tuple[BadImage, ...]
 
 
@@ -95,81 +58,42 @@ def write_betons(
     parts: Sequence[tuple[Path, Samples]],
     encoding: Encoding,
     *,
-    num_threads: int,
+    num_workers: int,
     skip_bad: bool = False,
     force: bool = False,
+    commit_bytes: int = COMMIT_BYTES,
     on_progress: Progress = lambda done, total: None,
+    on_note: Note = lambda note: None,
 ) -> list[Written]:
     """Write each part's samples to its path, with a card beside it: all parts or, if anything fails, none.
 
-    Raises BadImagesError with every image that cannot be stored (unless `skip_bad`), WriteError for paths
-    that are taken (unless `force`) or files that would be empty, OSError where the disk refuses.
+    Raises BadImagesError with every image that cannot be stored (unless `skip_bad`), WriteError for paths that are
+    taken (unless `force`), are being written or would be empty, WorkerLostError, OSError where the disk refuses. What
+    was committed by then stays beside the path, and the next call with the same arguments goes on from there.
     """
     for path, _ in parts:
         check_target(path, force=force)
-    total = sum(len(samples.labels) for _, samples in parts)
+    for path, _ in parts:
+        take_back(path)
+    total = sum(len(samples) for _, samples in parts)
     done = 0
-    with ExitStack() as cleanup, warnings.catch_warnings():
+    with ExitStack() as stack, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")  # odd metadata would be told into the progress bar
-        staged = [_Staged(path, samples, encoding) for path, samples in parts]
+        staged = [stack.enter_context(closing(Part(path, samples, encoding, on_note))) for path, samples in parts]
         for part in staged:
-            cleanup.callback(part.temporary.unlink, missing_ok=True)
-            for _ in part.fill(num_threads, skip_bad):
+            for _ in part.fill(num_workers, skip_bad=skip_bad, commit_bytes=commit_bytes):
                 done += 1
                 on_progress(done, total)
         bad = [image for part in staged for image in part.bad]
         if bad and not skip_bad:
             raise BadImagesError(bad)
-        written = [Written(part.target, part.card(), tuple(part.bad)) for part in staged]
-        for part, result in zip(staged, written, strict=True):
-            publish(part.temporary, result.path, result.card)
-    return written
+        return _publish(staged)
 
 
-class _Staged:
-    """A data file on its way, under a temporary name in its final folder."""
-
-    def __init__(self, target: Path, samples: Samples, encoding: Encoding) -> None:
-        self.target = target
-        self.temporary = temporary_path(target)
-        self.bad: list[BadImage] = []
-        self._samples, self._encoding, self._tally = samples, encoding, Tally()
-
-    def fill(self, num_threads: int, skip_bad: bool) -> Iterator[None]:
-        """Write all samples, yielding after each. Unless `skip_bad`, those after a bad one are just checked."""
-        labels = self._samples.labels.tolist()
-        encode = partial(_encode, self._samples, encoding=self._encoding)
-        with closing(in_order(encode, len(labels), num_threads)) as pictures, durable_file(self.temporary) as file:
-            writer = BetonWriter(file, capacity=len(labels), sides=self._encoding.further_sides)
-            for index, picture in enumerate(pictures):
-                if isinstance(picture, PictureError):
-                    self.bad.append(BadImage(self._samples.name(index), str(picture)))
-                elif skip_bad or not self.bad:
-                    writer.add(picture, labels[index])
-                    self._tally.count(picture, labels[index])
-                yield
-            writer.finish()
-
-    def card(self) -> Card:
-        samples = self._samples
-        if not self._tally.labels:
-            raise WriteError(f"{self.target}: not one image of {samples.source} could be stored")
-        return self._tally.card(
-            self.temporary,
-            self._encoding,
-            source=samples.source,
-            recipe=samples.recipe,
-            classes=samples.classes,
-            num_skipped=len(self.bad),
-        )
-
-
-def _encode(samples: Samples, index: int, encoding: Encoding) -> StoredPicture | PictureError:
-    try:
-        picture = samples.store(index, encoding, as_jpeg=encoding.is_jpeg(index))
-    except PictureError as error:
-        return error
-    if not fits(picture):
-        size = f"{picture.width} x {picture.height} px take {len(picture.data):,} bytes"
-        return PictureError(f"{size}, a page holds {PAGE_BYTES:,}; give a smaller --max-side or a higher --share-jpeg")
-    return picture
+def _publish(staged: Sequence[Part]) -> list[Written]:
+    cards = [part.finish() for part in staged]
+    for part, card in zip(staged, cards, strict=True):
+        part.draft.publish(card)
+    for part in staged:
+        part.draft.forget()
+    return [Written(part.draft.target, card, tuple(part.bad)) for part, card in zip(staged, cards, strict=True)]

@@ -11,8 +11,10 @@ from ffcv_datasets.card import Card, Extent, card_path
 _MAX_LISTED_CLASSES = 20
 
 
-def describe(path: Path, card: Card) -> str:
+def describe(path: Path, card: Card | None) -> str:
     """What was written, in one line."""
+    if card is None:
+        return f"{path}: {path.stat().st_size / 1e6:,.1f} MB"
     skipped = f", {card.num_skipped:,} left out" if card.num_skipped else ""
     kept = f", {card.num_kept:,} not compressed again" if card.num_kept else ""
     return f"{path}: {_samples(card)}, {card.num_bytes / 1e6:,.1f} MB{kept}{skipped}"

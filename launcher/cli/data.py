@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -95,18 +96,18 @@ def write(
             written = write_betons(
                 parts,
                 encoding,
-                num_threads=workers or num_cores(),
+                num_workers=workers or num_cores(),
                 skip_bad=skip_bad,
                 force=force,
+                on_note=partial(say, errors),
                 on_progress=on_progress,
             )
     except BadImagesError as error:
         for image in error.images:
             say(errors, str(image))
         raise
-    num_ignored = sum(tree.num_ignored for tree in splits.values())
-    if num_ignored:
-        say(errors, f"ignored, being no images by their names: {num_ignored:,} files")
+    for note in (note for tree in splits.values() for note in tree.notes):
+        say(errors, note)
     for result in written:
         for image in result.skipped:
             say(errors, f"left out: {image}")
@@ -195,6 +196,7 @@ def repack(
     from ffcv_datasets.repack import repack as copy
     from ffcv_datasets.write import split_path
 
+    errors = Console(stderr=True)
     try:
         with writing(out) as on_progress:
             card = copy(
@@ -203,15 +205,16 @@ def repack(
                 sides=_sides(levels) if levels else None,
                 restart=restart,
                 jpeg_quality=jpeg_quality,
-                num_threads=workers or num_cores(),
+                num_workers=workers or num_cores(),
                 force=force,
+                on_note=partial(say, errors),
                 on_progress=on_progress,
             )
     except DamagedSamplesError as error:
         for sample in error.samples:
-            say(Console(stderr=True), f"{source}: {sample}")
+            say(errors, f"{source}: {sample}")
         raise
-    say(Console(), describe(out, card) if card else f"{out}: {out.stat().st_size / 1e6:,.1f} MB")
+    say(Console(), describe(out, card))
 
 
 @app.command()
@@ -247,7 +250,7 @@ def draw(
         return
     with writing(folder) as on_progress:
         written = write_betons(
-            missing, Encoding(), num_threads=workers or num_cores(), force=force, on_progress=on_progress
+            missing, Encoding(), num_workers=workers or num_cores(), force=force, on_progress=on_progress
         )
     for result in written:
         say(Console(), describe(result.path, result.card))

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from launcher.cli.console import say
-from launcher.cli.errors import FAILED
+from launcher.cli.errors import STOPPED
 from launcher.durable import DiskFullError
 
 
@@ -27,12 +27,13 @@ def writing(target: Path) -> Iterator[Callable[[int, int], None]]:
             yield on_progress
     except KeyboardInterrupt:
         say(Console(stderr=True), f"stopped: {target} is as it was before")
-        raise typer.Exit(FAILED) from None
+        raise typer.Exit(STOPPED) from None
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise DiskFullError(
-            f"{target}: the disk or your quota is full; nothing was kept of this write. Make room, or write elsewhere"
+            f"{target}: the disk or your quota is full; {target.name} is as it was before. "
+            "Make room and give the same command again, or write elsewhere"
         ) from error
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -19,5 +19,5 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "train.beton", DrawnSamples(seed=0, size=24, num_samples=250)),
         (folder / "val.beton", DrawnSamples(seed=0, size=24, num_samples=57, validation=True)),
     ]
-    write_betons(parts, Encoding(), num_threads=2)
+    write_betons(parts, Encoding(), num_workers=2)
     return folder

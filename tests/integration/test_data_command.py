@@ -113,29 +113,37 @@ def long_tree(tmp_path: Path) -> Path:
     """Many names of one image that takes a while to read."""
     folder = tmp_path / "many" / "noise"
     folder.mkdir(parents=True)
-    noise = np.random.default_rng(0).integers(0, 256, (1000, 1000, 3), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (500, 500, 3), np.uint8)
     Image.fromarray(noise).save(folder / "0.jpg")
-    for number in range(1, 20_000):
+    for number in range(1, 300):
         os.link(folder / "0.jpg", folder / f"{number}.jpg")
     return folder.parent
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(
+def test_an_interrupted_write_leaves_the_old_file_and_goes_on_when_called_again(
     long_tree: Path, out: Path, sent: signal.Signals
 ) -> None:
     out.write_bytes(b"old")
     process = subprocess.Popen(command("write", long_tree, out, "--force"), cwd=ROOT, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while len(files_in(out.parent)) == 1 and process.poll() is None and time.monotonic() < deadline:
+    journal = out.with_name("pets.beton.journal")
+    while not (journal.exists() and journal.stat().st_size > 5000) and time.monotonic() < deadline:
+        assert process.poll() is None
         time.sleep(0.01)
-    assert len(files_in(out.parent)) == 2
     process.send_signal(sent)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert errors == f"stopped: {out} is as it was before\n"
-    assert files_in(out.parent) == ["pets.beton"]
+    assert process.returncode == 3
+    kept, stopped = errors.splitlines()
+    assert kept.startswith(f"{out}.partial: ")
+    assert kept.endswith(" of 300 images are kept; the same command goes on from there")
+    assert stopped == f"stopped: {out} is as it was before"
+    assert files_in(out.parent) == ["pets.beton", "pets.beton.journal", "pets.beton.partial"]
     assert out.read_bytes() == b"old"
+    run = data("write", long_tree, out, "--force")
+    assert run.returncode == 0
+    assert run.stderr.startswith("pets.beton.partial: going on after ")
+    assert files_in(out.parent) == ["pets.beton", "pets.card.json"]
 
 
 @pytest.fixture
@@ -152,10 +160,22 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_full_disk_is_told_apart_and_left_clean(tree: Path, small_disk: Path) -> None:
-    run = data("write", tree / "train", small_disk / "pets.beton")
+def test_a_full_disk_is_told_apart_and_the_write_goes_on_when_there_is_room(tree: Path, small_disk: Path) -> None:
+    target = small_disk / "pets.beton"
+    run = data("write", tree / "train", target)
     assert run.returncode == 5
-    assert "the disk or your quota is full; nothing was kept of this write" in run.stderr
+    kept, full = run.stderr.splitlines()
+    assert kept == f"{target}.partial: 12 of 12 images are kept; the same command goes on from there"
+    assert "the disk or your quota is full; pets.beton is as it was before. Make room" in full
+    assert files_in(small_disk) == ["pets.beton.journal", "pets.beton.partial"]
+    subprocess.run(["mount", "-o", "remount,size=32m", str(small_disk)], check=True)
+    assert data("write", tree / "train", target).returncode == 0
+    assert files_in(small_disk) == ["pets.beton", "pets.card.json"]
+
+
+def test_a_disk_that_is_full_at_once_is_left_clean(long_tree: Path, small_disk: Path) -> None:
+    run = data("write", long_tree, small_disk / "x.beton")
+    assert run.returncode == 5
     assert len(run.stderr.splitlines()) == 1
     assert files_in(small_disk) == []
 

@@ -41,6 +41,6 @@ def write_pictures(path: Path, pictures: Sequence[tuple[bytes, int, int]]) -> Pa
                 height=height,
                 histogram=np.zeros((3, 256), np.int64),
             )
-            writer.add(picture, label)
+            writer.add({"image": picture, "label": label})
         writer.finish()
     return path

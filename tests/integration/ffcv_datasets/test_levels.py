@@ -36,7 +36,7 @@ def write(path: Path, pictures: list[StoredPicture], sides: tuple[int, ...] = ()
     with path.open("wb") as file:
         writer = BetonWriter(file, capacity=len(pictures), sides=sides)
         for label, picture in enumerate(pictures):
-            writer.add(picture, label)
+            writer.add({"image": picture, "label": label})
         writer.finish()
     return path
 

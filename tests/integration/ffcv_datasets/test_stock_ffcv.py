@@ -75,7 +75,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "levels": Encoding(share_jpeg=0.7, further_sides=(400, 128), restart=True),
     }
     for name, encoding in encodings.items():
-        write_betons([(folder / f"{name}.beton", tree)], encoding, num_threads=2)
+        write_betons([(folder / f"{name}.beton", tree)], encoding, num_workers=2)
     command = [sys.executable, "-c", _STOCK, str(folder), *(str(tree.root / file) for file in tree.files)]
     subprocess.run(command, check=True, capture_output=True, timeout=200)
     return folder

@@ -21,7 +21,7 @@ def write(path: Path, pictures: list[StoredPicture], *, spare: int = 0) -> Path:
     with path.open("wb") as file:
         writer = BetonWriter(file, capacity=len(pictures) + spare)
         for label, picture in enumerate(pictures):
-            writer.add(picture, label)
+            writer.add({"image": picture, "label": label})
         writer.finish()
     return path
 
@@ -62,5 +62,5 @@ def test_a_page_is_the_limit() -> None:
 def test_the_tables_are_whole_only_when_finished() -> None:
     file = io.BytesIO()
     writer = BetonWriter(file, capacity=1)
-    writer.add(a_picture(b"x"), 0)
+    writer.add({"image": a_picture(b"x"), "label": 0})
     assert not any(file.getvalue()[:24])

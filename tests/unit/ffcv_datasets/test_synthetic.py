@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ffcv_datasets.picture import Encoding
+from ffcv_datasets.picture import Encoding, StoredPicture
 from ffcv_datasets.synthetic import CLASSES, SHAPES, TEXTURES, DrawnSamples, draw_image, is_drawn
 from ffcv_datasets.write import write_betons
 
@@ -64,24 +64,21 @@ def test_an_area_filter_removes_the_texture_at_a_quarter_of_the_size() -> None:
     assert step_down(16, rows) < 1.1 * step_down(16, columns)
 
 
-def test_labels_are_those_of_the_pictures() -> None:
+def test_samples_are_the_drawings_of_their_numbers() -> None:
     for samples in (DrawnSamples(0, 16, 30), DrawnSamples(0, 16, 30, validation=True)):
         offset = (1 << 32) if samples.validation else 0
-        assert samples.labels.tolist() == [draw_image(0, offset + index, 16)[1] for index in range(30)]
-
-
-def test_training_and_validation_pictures_differ() -> None:
-    encoding = Encoding(share_jpeg=0)
-    train = DrawnSamples(0, 16, 12).store(0, encoding, as_jpeg=False)
-    val = DrawnSamples(0, 16, 12, validation=True).store(0, encoding, as_jpeg=False)
-    assert train.data != val.data
+        for index in range(len(samples)):
+            stored = samples.item(index).store(Encoding(share_jpeg=0), as_jpeg=False).values
+            pixels, label = draw_image(0, offset + index, 16)
+            assert isinstance(stored["image"], StoredPicture)
+            assert (stored["image"].data, stored["label"]) == (pixels.tobytes(), label)
 
 
 def test_a_drawn_file_is_known_again_by_its_numbers(tmp_path: Path) -> None:
     path = tmp_path / "train.beton"
     samples = DrawnSamples(seed=1, size=16, num_samples=5)
     assert not is_drawn(path, samples)
-    write_betons([(path, samples)], Encoding(), num_threads=1)
+    write_betons([(path, samples)], Encoding(), num_workers=1)
     assert is_drawn(path, samples)
     for other in (DrawnSamples(2, 16, 5), DrawnSamples(1, 17, 5), DrawnSamples(1, 16, 6), DrawnSamples(1, 16, 5, True)):
         assert not is_drawn(path, other)
@@ -91,7 +88,7 @@ def test_a_drawn_file_is_known_again_by_its_numbers(tmp_path: Path) -> None:
 def test_a_card_without_its_whole_file_is_not_enough(tmp_path: Path, damage: object) -> None:
     path = tmp_path / "train.beton"
     samples = DrawnSamples(seed=1, size=16, num_samples=5)
-    write_betons([(path, samples)], Encoding(), num_threads=1)
+    write_betons([(path, samples)], Encoding(), num_workers=1)
     assert callable(damage)
     damage(path)
     assert not is_drawn(path, samples)

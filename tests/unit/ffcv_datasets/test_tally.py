@@ -21,4 +21,4 @@ def test_one_colour_has_no_deviation() -> None:
 
 
 def test_extent() -> None:
-    assert extent([3, 1, 2]) == Extent(min=1, mean=2.0, max=3)
+    assert extent(np.array([3, 1, 2], np.uint16)) == Extent(min=1, mean=2.0, max=3)

@@ -7,19 +7,43 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
 from ffcv_datasets.beton import Beton
 from ffcv_datasets.beton_format import JPEG
-from ffcv_datasets.card import card_path, read_card, verify
+from ffcv_datasets.beton_writer import PICTURE_AND_LABEL, Layout
+from ffcv_datasets.card import Card, card_path, read_card, verify
 from ffcv_datasets.class_tree import list_class_tree
-from ffcv_datasets.picture import Encoding, PictureError, StoredPicture, store_rgb
+from ffcv_datasets.picture import Encoding, PictureError, store_rgb
+from ffcv_datasets.samples import BadImage, Samples, StoredSample
 from ffcv_datasets.staging import WriteError
-from ffcv_datasets.write import BadImage, BadImagesError, Progress, Written, split_path, write_betons
+from ffcv_datasets.write import BadImagesError, Progress, split_path, write_betons
 
 NUM_SAMPLES = 100
+CLASSES = ("even", "odd")
 ALL = Encoding()
+
+
+@dataclass(frozen=True)
+class Square:
+    index: int
+    side: int
+    is_bad: bool
+
+    @property
+    def name(self) -> str:
+        return f"square {self.index}"
+
+    def identity(self) -> str:
+        return str(self)
+
+    def store(self, encoding: Encoding, *, as_jpeg: bool) -> StoredSample:
+        if self.is_bad:
+            raise PictureError("not square")
+        picture = Image.new("RGB", (self.side, self.side), (self.index % 256, 0, 255))
+        return StoredSample(
+            values={"image": store_rgb(picture, encoding, as_jpeg=as_jpeg), "label": self.index % len(CLASSES)}
+        )
 
 
 @dataclass(frozen=True)
@@ -29,45 +53,36 @@ class Squares:
     bad: frozenset[int] = frozenset()
     num_samples: int = NUM_SAMPLES
     side: int = 1
-    classes: tuple[str, ...] = ("even", "odd")
-    source: str = "squares"
-    recipe: None = None
+    layout: Layout = PICTURE_AND_LABEL
+    notes: tuple[str, ...] = ()
 
     @property
-    def labels(self) -> NDArray[np.int64]:
-        return np.arange(self.num_samples) % 2
+    def told(self) -> dict[str, Any]:
+        return {"source": "squares", "classes": CLASSES}
 
-    def name(self, index: int) -> str:
-        return f"square {index}"
+    def __len__(self) -> int:
+        return self.num_samples
 
-    def store(self, index: int, encoding: Encoding, *, as_jpeg: bool) -> StoredPicture:
-        if index in self.bad:
-            raise PictureError("not square")
-        side = self.side + index
-        return store_rgb(Image.new("RGB", (side, side), (index, 0, 255)), encoding, as_jpeg=as_jpeg)
+    def item(self, index: int) -> Square:
+        return Square(index, self.side + index % 300, index in self.bad)
 
 
-def write(path: Path, samples: Squares | None = None, **options: Any) -> Written:
-    chosen: dict[str, Any] = {"encoding": ALL, "num_threads": 2} | options
+@dataclass(frozen=True)
+class Whole:
+    path: Path
+    card: Card
+    skipped: tuple[BadImage, ...]
+
+
+def write(path: Path, samples: Samples | None = None, **options: Any) -> Whole:
+    chosen: dict[str, Any] = {"encoding": ALL, "num_workers": 1} | options
     (written,) = write_betons([(path, samples or Squares())], **chosen)
-    return written
+    assert written.card is not None
+    return Whole(written.path, written.card, written.skipped)
 
 
 def files_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
-
-
-@pytest.mark.parametrize("num_threads", [2, 3, 7])
-@pytest.mark.parametrize("bad", [frozenset[int](), frozenset({0, 41, 99})])
-def test_the_files_do_not_depend_on_the_number_of_threads(
-    tmp_path: Path, num_threads: int, bad: frozenset[int]
-) -> None:
-    encoding = Encoding(share_jpeg=0.4, max_side=80)
-    paths = [tmp_path / "one.beton", tmp_path / "many.beton"]
-    for path, threads in zip(paths, (1, num_threads), strict=True):
-        write(path, Squares(bad), encoding=encoding, num_threads=threads, skip_bad=True)
-    assert paths[0].read_bytes() == paths[1].read_bytes()
-    assert card_path(paths[0]).read_bytes() == card_path(paths[1]).read_bytes()
 
 
 def test_the_card_says_what_the_file_holds(tmp_path: Path) -> None:
@@ -103,7 +118,7 @@ def test_all_bad_images_of_all_parts_are_named_and_nothing_is_written(tmp_path: 
     with pytest.raises(
         BadImagesError, match=r"3 images cannot be stored; repair or remove them, or .*--skip-bad"
     ) as caught:
-        write_betons(parts, ALL, num_threads=2)
+        write_betons(parts, ALL, num_workers=1)
     assert [str(image) for image in caught.value.images] == [
         "square 3: not square",
         "square 70: not square",
@@ -143,7 +158,7 @@ def test_an_image_larger_than_a_page_is_a_bad_one(tmp_path: Path) -> None:
 def test_progress_counts_every_sample_of_every_part(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     parts = [(tmp_path / "a.beton", Squares()), (tmp_path / "b.beton", Squares(frozenset({1})))]
-    write_betons(parts, ALL, num_threads=2, skip_bad=True, on_progress=lambda *counts: seen.append(counts))
+    write_betons(parts, ALL, num_workers=1, skip_bad=True, on_progress=lambda *counts: seen.append(counts))
     assert seen == [(done, 200) for done in range(1, 201)]
 
 
@@ -156,20 +171,21 @@ def stop_at(number: int) -> Progress:
 
 
 @pytest.mark.parametrize("number", [1, 99, 100, 101, 200])
-def test_an_interrupted_write_leaves_what_was_there(tmp_path: Path, number: int) -> None:
+def test_an_interrupted_write_leaves_what_was_there_and_whole_drafts(tmp_path: Path, number: int) -> None:
     old = write(tmp_path / "a.beton", Squares(num_samples=1))
     before = old.path.read_bytes()
     parts = [(tmp_path / "a.beton", Squares()), (tmp_path / "b.beton", Squares())]
     with pytest.raises(KeyboardInterrupt):
-        write_betons(parts, ALL, num_threads=2, force=True, on_progress=stop_at(number))
-    assert files_in(tmp_path) == ["a.beton", "a.card.json"]
+        write_betons(parts, ALL, num_workers=1, force=True, on_progress=stop_at(number))
+    drafts = ["a.beton.journal", "a.beton.partial"] if number > 100 else []
+    assert files_in(tmp_path) == sorted(["a.beton", "a.card.json", *drafts])
     assert old.path.read_bytes() == before
     assert read_card(old.path) == old.card
 
 
-def test_an_error_of_a_thread_reaches_the_caller(tmp_path: Path) -> None:
+def test_an_unforeseen_error_leaves_nothing(tmp_path: Path) -> None:
     class Broken(Squares):
-        def store(self, index: int, encoding: Encoding, *, as_jpeg: bool) -> StoredPicture:
+        def item(self, index: int) -> Square:
             raise ZeroDivisionError("a bug")
 
     with pytest.raises(ZeroDivisionError, match="a bug"):
@@ -222,7 +238,7 @@ def make_tree(root: Path) -> Path:
 def test_a_class_tree_is_stored_in_sorted_order_with_its_jpeg_bytes(tmp_path: Path) -> None:
     root = make_tree(tmp_path / "pets")
     path = tmp_path / "pets.beton"
-    (written,) = write_betons([(path, list_class_tree(root))], ALL, num_threads=2)
+    written = write(path, list_class_tree(root))
     with Beton(path) as beton:
         assert beton.labels().tolist() == [0, 0, 1, 1]
         assert beton.image_bytes(0) == (root / "cat" / "1.jpg").read_bytes()
@@ -238,7 +254,7 @@ def test_unreadable_files_are_named_by_path_and_reason(tmp_path: Path) -> None:
     (root / "cat" / "empty.jpg").touch()
     (root / "dog" / "gone.jpg").symlink_to(tmp_path / "nowhere")
     with pytest.raises(BadImagesError) as caught:
-        write_betons([(tmp_path / "x.beton", list_class_tree(root))], ALL, num_threads=1)
+        write_betons([(tmp_path / "x.beton", list_class_tree(root))], ALL, num_workers=1)
     assert list(map(str, caught.value.images)) == [
         f"{root}/cat/empty.jpg: the file is empty",
         f"{root}/dog/gone.jpg: cannot be read (No such file or directory)",
