@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from launcher import failpoints
 from launcher.durable import StrangeFileError, make_directory, naming_full_disk, remove_temporaries, sync
 from launcher.event_log import EventLog
 from launcher.heartbeat import BEAT_S, Claim, Heartbeat, read_claim
@@ -96,10 +97,11 @@ def _take(paths: RunPaths, tell: Callable[[str], None], *, beat_s: float, silent
         before = read_claim(paths.claim(newest)) if newest else None
         if newest and not _is_gone(paths, newest, before, tell, beat_s=beat_s, silent_beats=silent_beats):
             continue
-        me = this_process(run=before.run if before else "")
+        me = this_process(run=_run_name(paths))
         claim = Claim(paths.root, newest + 1, me.token, me.run)
         if not _make(claim, me):
             continue
+        failpoints.hit("claim.made")
         # A start that had looked long ago may make a number anew that a later owner has removed.
         if _newest_claim(paths) > claim.number:
             claim.path.unlink()
@@ -107,6 +109,7 @@ def _take(paths: RunPaths, tell: Callable[[str], None], *, beat_s: float, silent
         for number in _claims(paths):
             if number < claim.number:
                 paths.claim(number).unlink(missing_ok=True)
+        failpoints.hit("claim.taken")
         return claim
 
 
@@ -153,6 +156,7 @@ def _make(claim: Claim, me: Owner) -> bool:
             descriptor = os.open(claim.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         except FileExistsError:
             return False
+        failpoints.hit("claim.unsigned")
         try:
             os.write(descriptor, me.to_bytes())
             os.fsync(descriptor)
@@ -163,6 +167,12 @@ def _make(claim: Claim, me: Owner) -> bool:
             os.close(descriptor)
         sync(claim.root)
     return True
+
+
+def _run_name(paths: RunPaths) -> str:
+    """As the newest claim tells it that a start lived to sign; empty if none does."""
+    owners = (read_claim(paths.claim(number)) for number in sorted(_claims(paths), reverse=True))
+    return next((owner.run for owner in owners if owner is not None), "")
 
 
 def _claims(paths: RunPaths) -> list[int]:

@@ -118,6 +118,14 @@ def test_a_run_keeps_its_name_over_all_its_starts_and_no_two_runs_share_one(tmp_
     assert names[0] == names[1] == names[2] != names[3]
 
 
+def test_a_run_keeps_its_name_though_a_start_died_before_it_had_signed_its_claim(tmp_path: Path) -> None:
+    with open_run_directory(tmp_path / "run") as first:
+        pass
+    first.paths.claim(first.claim.number + 1).touch()
+    with open_run_directory(tmp_path / "run", **SOON) as second:
+        assert second.claim.run == first.claim.run
+
+
 def test_files_have_the_modes_that_the_users_umask_says(tmp_path: Path) -> None:
     for umask, wanted in ((0o002, 0o664), (0o077, 0o600)):
         previous = os.umask(umask)
