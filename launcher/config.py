@@ -272,6 +272,30 @@ class Ramp(Section):
         return size
 
 
+class RecalibrateNorm(Section):
+    """Estimate running mean and variance anew from training samples at the new size (Wu and Johnson 2021)."""
+
+    kind: Literal["recalibrate"]
+    num_batches: Count = 200
+    """Global batches to estimate from, or as many as the epoch has."""
+
+
+class FreezeNorm(Section):
+    """Normalise by the statistics of the size before for a while, as in evaluation; their scale and shift train on."""
+
+    kind: Literal["freeze"]
+    epochs: Count = 1
+
+
+class KeepNorm(Section):
+    """Let the statistics follow by their own momentum."""
+
+    kind: Literal["none"] = "none"
+
+
+Norm = Annotated[RecalibrateNorm | FreezeNorm | KeepNorm, Field(discriminator="kind")]
+
+
 def _resolution_tag(value: Any) -> str:
     return "ramp" if isinstance(value, (dict, Ramp)) else "size"
 
@@ -297,6 +321,8 @@ class Phase(Section):
     """Share of the phase's LR at which its warm-up starts."""
     crop_scale: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = (0.08, 1.0)
     """Least and greatest share of the image's area in a training crop."""
+    norm: Norm | None = None
+    """What becomes of batch norms' statistics where this phase changes size or crop; the job's `norm` when absent."""
 
     @field_validator("global_batch")
     @classmethod
@@ -412,6 +438,8 @@ class JobConfig(Section):
     ema: Ema | None = None
     learning_rate: LearningRate
     phases: Annotated[tuple[Phase, ...], Field(strict=False, min_length=1)]
+    norm: Norm = KeepNorm()
+    """What becomes of batch norms' running statistics wherever the training size or crop changes."""
     evaluation: Evaluation = Evaluation()
     run: Run = Run()
     checkpoint: Checkpoint = Checkpoint()

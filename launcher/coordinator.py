@@ -303,8 +303,8 @@ def opening(plan: Plan, start: Position, cadence: Cadence, *, evaluated: bool) -
 def epoch_end(plan: Plan, spec: EpochSpec, cadence: Cadence) -> list[Directive]:
     """What follows once `spec`'s epoch is trained, up to the next lease: evaluate, save, change over.
 
-    After a transition the same weights are evaluated once more, unless the evaluation's size is the same: then the
-    number from before still holds.
+    After a transition the same weights are evaluated once more, unless neither the evaluation's size nor the norms'
+    statistics are others: then the number from before still holds.
     """
     following = plan.rows[spec.epoch + 1] if spec.epoch + 1 < len(plan.rows) else None
     phase_ends = following is None or following.phase != spec.phase
@@ -323,9 +323,10 @@ def epoch_end(plan: Plan, spec: EpochSpec, cadence: Cadence) -> list[Directive]:
         directives.append(Done())
     elif settings_change:
         directives.append(Transition(following, previous=spec))
-        evaluated_anew = cadence.evaluation_resolution is None and following.resolution != spec.resolution
-        if cadence.evaluate_every_epochs and evaluated_anew:
-            directives.append(Evaluate(following.epoch, following.resolution, "after_transition"))
+        resolution = cadence.evaluation_resolution or following.resolution
+        size_changes = cadence.evaluation_resolution is None and following.resolution != spec.resolution
+        if cadence.evaluate_every_epochs and (size_changes or following.recalibration_batches):
+            directives.append(Evaluate(following.epoch, resolution, "after_transition"))
     return directives
 
 

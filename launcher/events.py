@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,13 @@ class TransitionMade(Event):
     learning_rate: float
     seconds: float
     """From asking the loader for the new size to every rank's acknowledgement."""
+    norm: Literal["recalibrated", "frozen", "none"]
+    """What was done about norm statistics."""
+    norm_seconds: float
+    """For estimating them anew, after the acknowledgements."""
     top1_before: float | None
     top1_after: float | None
+    """After that, too; None where neither size nor statistics are others."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ POINTS = frozenset(
         "claim.taken",
         "file.before_rename",
         "file.after_rename",
+        "norm.recalibrating",
         "saving.before_gather",
         "saving.gathered",
         "saving.copied",

@@ -8,9 +8,10 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
-from launcher.config import JobConfig, LearningRate, Phase
+from launcher.config import FreezeNorm, JobConfig, LearningRate, Norm, Phase, RecalibrateNorm
 from launcher.schedules import learning_rate_at, resolution_at
 
 CostRule = Callable[[int], float]
@@ -58,6 +59,10 @@ class EpochSpec:
     crop_scale: tuple[float, float]
     offset: int = 0
     """Samples before the first whole global batch: another global batch was used until then."""
+    recalibration_batches: int = 0
+    """Global batches from which norm statistics are estimated anew before the epoch, if it is come to by training."""
+    norm_frozen: bool = False
+    """Whether norm statistics stay as they are, and are normalised by, throughout the epoch."""
 
     @property
     def num_samples(self) -> int:
@@ -68,6 +73,14 @@ class EpochSpec:
         """Whether workers can go from one epoch to the other without a transition."""
         settings = ("phase", "resolution", "batch_per_worker", "accumulate", "global_batch", "crop_scale")
         return all(getattr(self, name) == getattr(other, name) for name in settings)
+
+    def same_images(self, other: EpochSpec) -> bool:
+        """Whether samples look alike in both epochs, so that a norm's statistics from one hold in the other."""
+        return (self.resolution, self.crop_scale) == (other.resolution, other.crop_scale)
+
+
+_DEFAULTS = {f.name: f.default for f in dataclasses.fields(EpochSpec) if f.default is not dataclasses.MISSING}
+"""What a row has that does not say otherwise; left out of the fingerprint, so that a new column changes no old one."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +182,11 @@ class Plan:
         between_rows = {"lr_scale", "warmup_epochs", "warmup_start_factor"}
         decisive = {
             "rows": [
-                {name: value for name, value in dataclasses.asdict(row).items() if name not in _INDECISIVE}
+                {
+                    name: value
+                    for name, value in dataclasses.asdict(row).items()
+                    if name not in _INDECISIVE and (name not in _DEFAULTS or value != _DEFAULTS[name])
+                }
                 for row in self.rows
             ],
             "phases": [phase.model_dump(mode="json", include=between_rows) for phase in self.phases],
@@ -209,6 +226,7 @@ def build_plan(
     cost = (lambda r: flops[r] / flops[last]) if flops else (lambda r: (r / last) ** 2)
     for index in range(len(job.phases)):
         rows += _phase_rows(bare, index, len(rows), cost)
+    rows = _with_norm_actions(rows, [phase.norm or job.norm for phase in job.phases])
     if start.samples_done:
         rows[start.epoch] = _taken_over(rows[start.epoch], start.samples_done, num_samples)
     return dataclasses.replace(bare, rows=tuple(rows))
@@ -250,6 +268,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         lines.append(f"epochs: {len(old_rows)} -> {len(new_rows)}")
     previous: set[str] = set()
     for old_row, new_row in zip(old_rows, new_rows, strict=False):
+        old_row = {**_DEFAULTS, **old_row}
         changed = {k for k in new_row if k not in _INDECISIVE and _plain(old_row.get(k)) != _plain(new_row[k])}
         if changed - previous:
             what = ", ".join(f"{k} {old_row.get(k)} -> {new_row[k]}" for k in sorted(changed))
@@ -315,6 +334,24 @@ def _phase_rows(bare: Plan, index: int, first_epoch: int, cost: CostRule) -> lis
             )
         )
     return rows
+
+
+def _with_norm_actions(rows: list[EpochSpec], norms: list[Norm]) -> list[EpochSpec]:
+    """The rows with what is done about norm statistics where images change; `norms` has a rule for each phase."""
+    acted = rows[:1]
+    thawed = 0
+    for previous, row in pairwise(rows):
+        batches = 0
+        if not row.same_images(previous):
+            match norms[row.phase]:
+                case RecalibrateNorm(num_batches=num_batches):
+                    batches, thawed = min(num_batches, row.steps), row.epoch
+                case FreezeNorm(epochs=epochs):
+                    thawed = row.epoch + epochs
+                case _:
+                    thawed = row.epoch
+        acted.append(dataclasses.replace(row, recalibration_batches=batches, norm_frozen=row.epoch < thawed))
+    return acted
 
 
 def _share(phase: Phase, world_size: int) -> tuple[int, int]:

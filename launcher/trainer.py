@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Generator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from ffcv_datasets.batches import BatchSource
 from ffcv_datasets.crop import CentreView
 from ffcv_datasets.decoder import DataError
 from launcher import failpoints
+from launcher.batch_norm import freeze, norm_layers, recalibrate
 from launcher.config import Ema, Evaluation
 from launcher.device_batches import DeviceBatch, Transfer
 from launcher.plan import EpochSpec, Plan, Position
@@ -121,6 +123,8 @@ class Trainer:
         began, waited_before = time.perf_counter(), self.feed.waited_s
         loss_sum = torch.zeros((), device=self.device)
         self._replica.train()
+        if spec.norm_frozen:
+            freeze(self.model)
         for done in range(start, until, spec.global_batch):
             self.steps_begun += 1
             loss_sum += self._step(spec, done)
@@ -168,6 +172,24 @@ class Trainer:
         if step % self._ema.every_steps == 0:
             self.average.update_parameters(self.model)
 
+    def recalibrate_norms(self, spec: EpochSpec) -> None:
+        """Estimate the norms' statistics from `spec`'s epoch, whose first batch is not trained yet: a collective.
+
+        Those of the average, too, from its own weights. Made again it gives the same, so a resume may repeat it.
+        """
+        models = [self.model, self.outcome] if self.average else [self.model]
+        if not norm_layers(self.model):
+            return
+        sum_over_ranks = dist.all_reduce if self.plan.world_size > 1 else None
+        with self._autocast(), closing(self._beginning(spec)) as inputs:
+            recalibrate(models, inputs, sum_over_ranks=sum_over_ranks)
+
+    def _beginning(self, spec: EpochSpec) -> Generator[Tensor, None, None]:
+        with closing(self.feed.beginning(spec, spec.recalibration_batches)) as batches:
+            for batch in batches:
+                failpoints.hit("norm.recalibrating", rank=self.rank)
+                yield self._normalise(batch.pixels)
+
     @torch.inference_mode()
     def evaluate(self, resolution: int) -> Scores:
         """Judge every validation image once over all ranks: a collective."""
@@ -212,9 +234,13 @@ class Trainer:
         return float(total)
 
     def _model_input(self, batch: DeviceBatch) -> Tensor:
-        """uint8 (N, H, W, 3) pixels -> normalised float32 (N, 3, H, W), channels last in memory."""
+        """As _normalise gives it; takes note of samples in whose place others stand."""
         self._replaced.extend(batch.replaced)
-        return (batch.pixels.permute(0, 3, 1, 2).float() - self._mean) * self._scale
+        return self._normalise(batch.pixels)
+
+    def _normalise(self, pixels: Tensor) -> Tensor:
+        """uint8 (N, H, W, 3) pixels -> normalised float32 (N, 3, H, W), channels last in memory."""
+        return (pixels.permute(0, 3, 1, 2).float() - self._mean) * self._scale
 
     def take_replaced(self) -> list[DataError]:
         """What was wrong with the samples in whose place others stood, since the last call: this rank's."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import dataclass
 
 from ffcv_datasets.batches import BatchSource, BatchStream
 from ffcv_datasets.crop import TrainView
-from launcher.device_batches import DeviceBatch, Transfer
+from launcher.device_batches import DeviceBatch, DeviceBatches, Transfer
 from launcher.plan import EpochSpec, Plan, Position
 from launcher.sample_order import order, order_hash, rank_batches
 
@@ -49,7 +50,7 @@ class TrainingFeed:
             return
         if self._following is None or self._following.position != here:
             self.close()
-            self._following = self._decode(spec, start, after=None)
+            self._following = self._decode(spec, start, until=spec.num_samples, after=None)
         if self._epoch is not None:
             self._epoch.close()
         self._epoch, self._following = self._following, None
@@ -65,6 +66,11 @@ class TrainingFeed:
             self._follow(spec, self._epoch)
         return batch
 
+    def beginning(self, spec: EpochSpec, num_batches: int) -> DeviceBatches:
+        """This rank's batches of the first `num_batches` global ones of `spec`'s epoch, beside those in use."""
+        with closing(self._decode(spec, 0, until=num_batches * spec.global_batch, after=None)) as epoch:
+            yield from epoch.batches
+
     def _peek(self, epoch: _OpenEpoch) -> DeviceBatch:
         if epoch.peeked is None:
             began = time.perf_counter()
@@ -77,15 +83,16 @@ class TrainingFeed:
         batches_left = (spec.num_samples - epoch.position.samples_done) // spec.global_batch * spec.accumulate
         is_last = spec.epoch + 1 == len(self._plan.rows)
         if self._following is None and not is_last and batches_left <= self._loader.batches_ahead + 1:
-            self._following = self._decode(self._plan.rows[spec.epoch + 1], 0, after=epoch.iterator)
+            following = self._plan.rows[spec.epoch + 1]
+            self._following = self._decode(following, 0, until=following.num_samples, after=epoch.iterator)
 
-    def _decode(self, spec: EpochSpec, start: int, *, after: BatchStream | None) -> _OpenEpoch:
+    def _decode(self, spec: EpochSpec, start: int, *, until: int, after: BatchStream | None) -> _OpenEpoch:
         plan = self._plan
         epoch_order = order(plan.seed, spec.epoch, plan.num_samples, window=plan.shuffle_window_samples)
         batches = rank_batches(
             epoch_order,
             start=start,
-            until=spec.num_samples,
+            until=until,
             global_batch=spec.global_batch,
             rank=self._rank,
             world_size=plan.world_size,

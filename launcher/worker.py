@@ -136,8 +136,11 @@ class Worker:
             )
         )
         self._await_agreement(turn)
+        agreed = time.perf_counter()
         failpoints.hit("worker.transition_agreed", rank=self.rank)
         if previous is not None:
+            if spec.recalibration_batches:
+                self._trainer.recalibrate_norms(spec)
             self._unfinished_transition = TransitionMade(
                 epoch=spec.epoch,
                 phase=spec.phase,
@@ -147,7 +150,9 @@ class Worker:
                 global_batch_before=previous.global_batch,
                 global_batch_after=spec.global_batch,
                 learning_rate=spec.lr_start,
-                seconds=time.perf_counter() - began,
+                seconds=agreed - began,
+                norm="recalibrated" if spec.recalibration_batches else "frozen" if spec.norm_frozen else "none",
+                norm_seconds=time.perf_counter() - agreed if spec.recalibration_batches else 0.0,
                 top1_before=self._standing.last_top1,
                 top1_after=None,
             )

@@ -148,6 +148,7 @@ def _describe_attempt(event: events.AttemptStarted) -> str:
 
 
 def _describe_transition(event: events.TransitionMade) -> str:
+    norms = "" if event.norm == "none" else f", norms {event.norm}"
     accuracies = ""
     if event.top1_before is not None:
         after = f" -> {_percent(event.top1_after)}" if event.top1_after is not None else ""
@@ -155,7 +156,7 @@ def _describe_transition(event: events.TransitionMade) -> str:
     return (
         f"-> {event.phase_name}: {event.resolution_before} -> {event.resolution_after} px, "
         f"batch {event.global_batch_before} -> {event.global_batch_after}, lr {event.learning_rate:.4g}"
-        f"{accuracies} ({event.seconds:.2f} s)"
+        f"{norms}{accuracies} ({event.seconds + event.norm_seconds:.2f} s)"
     )
 
 

@@ -15,7 +15,7 @@ from launcher.paths import RunPaths
 from launcher.plan import Position
 from launcher.run_setup import RunSetup, check_job, prepare_run
 from launcher.worker_process import Place, run_worker
-from tests.integration.toy import final_sums, write_job
+from tests.integration.toy import JOB, final_sums, write_job
 
 
 class StoppingLink(DirectLink):
@@ -47,7 +47,9 @@ def train(job_path: Path, root: Path, *, stop_after_leases: int = -1) -> tuple[S
 def job_path(tmp_path_factory: pytest.TempPathFactory, drawn: Path) -> Path:
     dropout = {"name": "small_resnet", "options": {"width": 4, "blocks_per_stage": 1, "dropout": 0.2}}
     ema = {"decay": 0.9, "every_steps": 2}
-    return write_job(tmp_path_factory.mktemp("job"), drawn, model=dropout, ema=ema)
+    norm = {"kind": "recalibrate", "num_batches": 3}
+    phases = [*JOB["phases"][:-1], {**JOB["phases"][-1], "norm": {"kind": "freeze"}}]
+    return write_job(tmp_path_factory.mktemp("job"), drawn, model=dropout, ema=ema, norm=norm, phases=phases)
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +66,10 @@ def figures(events: list[Event]) -> list[object]:
     for event in events:
         if isinstance(event, EpochTrained):
             told.append((event.epoch, event.samples, round(event.loss, 6)))
-        elif isinstance(event, (Evaluated, TransitionMade)):
+        elif isinstance(event, Evaluated):
             told.append(dataclasses.replace(event, seconds=0.0))
+        elif isinstance(event, TransitionMade):
+            told.append(dataclasses.replace(event, seconds=0.0, norm_seconds=0.0))
     return told
 
 

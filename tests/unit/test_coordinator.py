@@ -129,6 +129,14 @@ def test_at_a_fixed_evaluation_size_the_accuracy_before_a_transition_is_not_meas
     assert evaluations == [Evaluate(epoch, 32, "epoch_end") for epoch in range(3)]
 
 
+def test_at_a_fixed_evaluation_size_it_is_measured_again_where_norm_statistics_are_estimated_anew() -> None:
+    norm = {"kind": "recalibrate"}
+    plan = make_plan({}, {"resolution": 24}, {"resolution": 32, "norm": {"kind": "none"}}, norm=norm, num_samples=40)
+    moments = [(one.epoch, one.resolution, one.moment) for one in of(Evaluate, lead(plan, evaluation_resolution=32))]
+    anew = (1, 32, "after_transition")
+    assert moments == [(0, 32, "epoch_end"), anew, (1, 32, "epoch_end"), (2, 32, "epoch_end")]
+
+
 def test_a_change_of_the_batch_alone_is_no_reason_to_evaluate_the_same_weights_again() -> None:
     plan = make_plan({"global_batch": 8}, {"global_batch": 10}, num_samples=40)
     log = lead(plan)

@@ -24,7 +24,7 @@ ROWS = (
     {"run_setup", "saving"},
     {"trainer"},
     {"tasks", "training_feed"},
-    {"device_batches", "replica"},
+    {"batch_norm", "device_batches", "replica"},
     {"checkpoint", "data_facts", "models", "run_directory", "training_state"},
     {"heartbeat"},
     {"disk_budget", "event_log", "manifest", "report", "retention"},

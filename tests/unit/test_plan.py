@@ -230,6 +230,49 @@ def test_settings_are_the_same_only_within_a_phase_at_one_size() -> None:
     assert same == [True, False, True, False]
 
 
+RECALIBRATE: dict[str, Any] = {"kind": "recalibrate"}
+
+
+@pytest.mark.parametrize(
+    ("norm", "in_ramp", "batches", "frozen"),
+    [
+        ({"kind": "none"}, None, [0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]),
+        (RECALIBRATE | {"num_batches": 5}, None, [0, 0, 0, 5, 0, 5], [0, 0, 0, 0, 0, 0]),
+        (RECALIBRATE, None, [0, 0, 0, 12, 0, 12], [0, 0, 0, 0, 0, 0]),
+        ({"kind": "freeze"}, None, [0, 0, 0, 0, 0, 0], [0, 0, 0, 1, 0, 1]),
+        ({"kind": "freeze", "epochs": 2}, None, [0, 0, 0, 0, 0, 0], [0, 0, 0, 1, 1, 1]),
+        ({"kind": "freeze", "epochs": 9}, RECALIBRATE, [0, 0, 0, 12, 0, 0], [0, 0, 0, 0, 0, 1]),
+        (RECALIBRATE, {"kind": "freeze", "epochs": 9}, [0, 0, 0, 0, 0, 12], [0, 0, 0, 1, 1, 0]),
+    ],
+    ids=str,
+)
+def test_norm_statistics_are_seen_to_where_images_change(
+    norm: dict[str, Any], in_ramp: dict[str, Any] | None, batches: list[int], frozen: list[int]
+) -> None:
+    ramp = {"epochs": 4, "resolution": {"start": 16, "end": 32, "multiple_of": 16}, "norm": in_ramp}
+    rows = make_plan({"epochs": 1}, ramp, {"resolution": 32, "crop_scale": [0.5, 1]}, norm=norm).rows
+    assert [row.resolution for row in rows] == [16, 16, 16, 32, 32, 32]
+    assert [row.recalibration_batches for row in rows] == batches
+    assert [row.norm_frozen for row in rows] == frozen
+
+
+def test_a_plan_that_does_not_touch_norms_has_the_fingerprint_it_had_before_they_could_be() -> None:
+    same = make_plan({"epochs": 2}, norm=RECALIBRATE)
+    assert same.fingerprint == make_plan({"epochs": 2}).fingerprint
+    phases: list[dict[str, Any]] = [{}, {"resolution": 24}]
+    prints = {make_plan(*phases, norm={"kind": kind}).fingerprint for kind in ("none", "recalibrate", "freeze")}
+    assert len(prints) == 3
+
+
+def test_a_plan_of_before_a_column_was_there_differs_only_where_the_column_says_more() -> None:
+    old = as_json(make_plan({}, {"resolution": 24}))
+    for row in old["rows"]:
+        del row["recalibration_batches"], row["norm_frozen"]
+    assert differences(old, as_json(make_plan({}, {"resolution": 24}))) == []
+    lines = differences(old, as_json(make_plan({}, {"resolution": 24}, norm={"kind": "freeze"})))
+    assert lines == ["from epoch 1: norm_frozen False -> True"]
+
+
 BASE: dict[str, Any] = {"epochs": 2, "resolution": 16, "global_batch": 8, "warmup_epochs": 0.5}
 
 

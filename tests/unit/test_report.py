@@ -43,7 +43,7 @@ def evaluated(epoch: int, top1: float, *, moment: str = "epoch_end", seconds: fl
 
 
 def transition(epoch: int, seconds: float = 0.5) -> TransitionMade:
-    return TransitionMade(epoch, 1, "phase 1", 16, 24, 100, 100, 0.1, seconds, 0.3, 0.4)
+    return TransitionMade(epoch, 1, "phase 1", 16, 24, 100, 100, 0.1, seconds, "none", 0.0, 0.3, 0.4)
 
 
 def timed(*events: tuple[float, Event]) -> list[Mapping[str, Any]]:
