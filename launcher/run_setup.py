@@ -18,7 +18,7 @@ from launcher.durable import write_atomically
 from launcher.events import AttemptStarted
 from launcher.heartbeat import Claim
 from launcher.job_file import dump_job
-from launcher.models import check_model
+from launcher.models import check_model, check_optimizer, check_weights
 from launcher.paths import RunPaths
 from launcher.plan import BEGINNING, Plan, PlanError, Position, build_plan, differences, feasible_world, resolutions
 
@@ -72,7 +72,7 @@ class RunSetup:
 def check_job(job: JobConfig, *, source: str) -> tuple[JobConfig, Plan, DataFacts]:
     """The job with absolute data paths, its plan for as many workers as it may have, and its data's facts.
 
-    Raises JobError, PlanError or ModelError.
+    Raises JobError, PlanError, ModelError or OptimizerError.
     """
     data = read_data_facts(job, source=source)
     if job.run.mode == "single" and job.run.least_workers > 1:
@@ -82,6 +82,7 @@ def check_job(job: JobConfig, *, source: str) -> tuple[JobConfig, Plan, DataFact
     plan = build_plan(job, num_samples=data.num_samples, world_size=world_size)
     sizes = [*resolutions(job), *filter(None, [job.evaluation.resolution])]
     check_model(job.model, num_classes=data.num_classes, resolutions=sizes)
+    check_optimizer(job.optimizer)
     return _with_absolute_paths(job), plan, data
 
 
@@ -97,7 +98,8 @@ def prepare_run(
     """Find where to begin in an owned run directory, and keep job and plan there.
 
     Raises ChangedJobError if the directory holds checkpoints of another job or plan, unless `accept_changes`; and
-    CheckpointError if none of its checkpoints can be used.
+    CheckpointError if none of its checkpoints can be used; for a new run ModelError if it cannot start from the weights
+    that the job names.
     """
     found = newest_valid(paths.checkpoints, run=claim.run if claim and not accept_changes else None)
     if found.newest is not None:
@@ -107,6 +109,8 @@ def prepare_run(
                 f"{paths.root} holds a run of another plan:\n  " + "\n  ".join(changes) + "\n"
                 "take another --run-dir, undo the changes, or go on with the new plan by --accept-changes"
             )
+    else:
+        check_weights(job.model, num_classes=data.num_classes)
     setup = _go_on(RunSetup(job, plan, data, paths.root, start=BEGINNING, claim=claim), found, plan.world_size)
     write_atomically(paths.job, dump_job(job))
     return setup
@@ -202,4 +206,7 @@ def _plain(plan: Plan) -> dict[str, Any]:
 def _with_absolute_paths(job: JobConfig) -> JobConfig:
     """So that a run can be resumed from any directory."""
     paths = {key: str(Path(path).absolute()) for key in ("train", "val") if (path := getattr(job.data, key))}
-    return job.model_copy(update={"data": job.data.model_copy(update=paths)})
+    weights = {"weights": str(Path(job.model.weights).absolute())} if job.model.weights else {}
+    return job.model_copy(
+        update={"data": job.data.model_copy(update=paths), "model": job.model.model_copy(update=weights)}
+    )

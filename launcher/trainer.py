@@ -94,6 +94,7 @@ class Trainer:
         val_data: BatchSource | None,
         transfer: Transfer,
         evaluation: Evaluation,
+        clip_norm: float | None = None,
     ):
         self.plan = plan
         self.rank = rank
@@ -104,6 +105,7 @@ class Trainer:
         self.average = _average(model, ema) if ema else None
         self.steps_begun = 0
         self._ema = ema
+        self._clip_norm = clip_norm
         self._precision = precision
         self._replica = replicate(model, device, resolution=plan.rows[0].resolution) if plan.world_size > 1 else model
         self._task = task
@@ -144,7 +146,7 @@ class Trainer:
         """One update of the weights by the global batch at sample `done`; the sum of its losses over this rank."""
         learning_rate = self.plan.learning_rate(Position(spec.epoch, done))
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["lr_factor"]
         self.optimizer.zero_grad(set_to_none=True)
         loss_sum = torch.zeros((), device=self.device)
         for part in range(spec.accumulate):
@@ -155,9 +157,16 @@ class Trainer:
                     loss = self._task.loss(self._replica, images, batch.labels)
                 torch.autograd.backward(self.scaler.scale(loss / spec.accumulate))
             loss_sum += loss.detach() * len(batch.labels)
+        self._clip_gradient()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return loss_sum
+
+    def _clip_gradient(self) -> None:
+        """Of the whole step, whatever the number of batches that it took, and of its own size."""
+        if self._clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self._clip_norm)
 
     def _summing_gradients(self, *, last: bool) -> AbstractContextManager[object]:
         """Ranks exchange gradients with the last batch of a step alone."""

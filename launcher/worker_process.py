@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import torchvision
+from torch import nn
 
 import launcher
 from ffcv_datasets.batches import BatchSource
@@ -23,7 +24,7 @@ from launcher.device_batches import host_memory, transfer_to
 from launcher.disk_budget import disk_budget, shortage
 from launcher.durable import free_bytes, require_space
 from launcher.events import DiskWillBeFull, RunFinished, WorkersReady
-from launcher.models import build_model, build_optimizer
+from launcher.models import build_model, build_optimizer, start_at_prior, start_from
 from launcher.paths import RunPaths
 from launcher.run_setup import RunSetup
 from launcher.saving import Saver, Standing
@@ -107,8 +108,7 @@ def _seed_generators(seed: int, rank: int) -> None:
 
 def _build_trainer(setup: RunSetup, place: Place, precision: torch.dtype, stack: ExitStack) -> Trainer:
     job, data = setup.job, setup.data
-    model = build_model(job.model, num_classes=data.num_classes, seed=job.seed)
-    model = model.to(place.device).to(memory_format=torch.channels_last)
+    model = _initial_model(setup).to(place.device).to(memory_format=torch.channels_last)
 
     def open_data(path: str, largest_batch: int) -> BatchSource:
         loader = _open_loader(path, job.data, place.device, largest_batch)
@@ -128,7 +128,7 @@ def _build_trainer(setup: RunSetup, place: Place, precision: torch.dtype, stack:
         ema=job.ema,
         task=Classification(
             num_classes=data.num_classes,
-            label_smoothing=job.loss.label_smoothing,
+            loss=job.loss,
             flip_tta=job.evaluation.flip_tta,
             device=place.device,
         ),
@@ -137,7 +137,19 @@ def _build_trainer(setup: RunSetup, place: Place, precision: torch.dtype, stack:
         val_data=open_data(job.data.val, job.evaluation.batch_per_worker * 3 * largest_px**2) if job.data.val else None,
         transfer=transfer_to(place.device),
         evaluation=job.evaluation,
+        clip_norm=job.optimizer.clip_norm,
     )
+
+
+def _initial_model(setup: RunSetup) -> nn.Module:
+    """As it is before anything is trained; what a checkpoint will replace is not looked for."""
+    job, num_classes = setup.job, setup.data.num_classes
+    model = build_model(job.model, num_classes=num_classes, seed=job.seed)
+    if job.loss.name == "bce":
+        start_at_prior(model, num_classes=num_classes)
+    if setup.checkpoint is None:
+        start_from(model, job.model)
+    return model
 
 
 def _open_loader(path: str, data: Data, device: torch.device, largest_batch: int) -> Loader | FfcvLoader:

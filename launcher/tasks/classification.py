@@ -1,4 +1,4 @@
-"""Image classification: cross entropy, top-1 and top-5."""
+"""Image classification: the training loss, top-1 and top-5."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection, SumMetric
 from torchmetrics.classification import MulticlassAccuracy
+
+from launcher.config import Loss
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,8 @@ class Scores:
 class Classification:
     """Loss and metrics of a classifier with `num_classes` logits."""
 
-    def __init__(self, *, num_classes: int, label_smoothing: float, flip_tta: bool, device: torch.device):
-        self._label_smoothing = label_smoothing
+    def __init__(self, *, num_classes: int, loss: Loss, flip_tta: bool, device: torch.device):
+        self._training_loss = loss
         self._flip_tta = flip_tta
         self._accuracy = MetricCollection(
             {
@@ -37,8 +39,18 @@ class Classification:
         self._samples = SumMetric().to(device)
 
     def loss(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """Mean training loss of a batch: images (N, 3, H, W) float, labels (N,) int64 -> scalar."""
-        return F.cross_entropy(model(images), labels, label_smoothing=self._label_smoothing)
+        """Mean training loss of a batch: images (N, 3, H, W) float -> scalar.
+
+        `labels` are (N,) int64, or (N, num_classes) probabilities where images were mixed.
+        """
+        logits, smoothing = model(images), self._training_loss.label_smoothing
+        if self._training_loss.name == "cross_entropy":
+            return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        num_classes = logits.shape[1]
+        targets = labels if labels.is_floating_point() else F.one_hot(labels, num_classes)
+        targets = targets * (1 - smoothing) + smoothing / num_classes
+        # A sum over the classes, as if each were a question of its own, and the mean over the images.
+        return F.binary_cross_entropy_with_logits(logits.float(), targets.float(), reduction="sum") / len(images)
 
     def judge(self, model: nn.Module, images: Tensor, labels: Tensor) -> None:
         """Add a batch to the evaluation under way; the loss is plain cross entropy, without smoothing."""

@@ -48,6 +48,7 @@ OWNERS: dict[str, set[str]] = {
         f"launcher/executors/{file}.py"
         for file in ("coordinator_actor", "private_ray", "ray_attempt", "ray_nodes", "ray_worker")
     },
+    "timm": {f"launcher/models/{file}.py" for file in ("from_timm", "optimizers")},
     "submitit": {"launcher/slurm/sbatch.py"},
     # Its format is read and written here, and its loader stands in nobody's way: only who asks for it imports it.
     "ffcv": {f"ffcv_datasets/{file}.py" for file in ("ffcv_loader", "ffcv_operation")},

@@ -1,0 +1,19 @@
+"""Models and optimizers by name, where models start from, and what they cost."""
+
+from launcher.models.build import ModelError, build_model, check_model, start_at_prior
+from launcher.models.cost import measure_flops
+from launcher.models.optimizers import OptimizerError, build_optimizer, check_optimizer
+from launcher.models.weights import check_weights, start_from
+
+__all__ = [
+    "ModelError",
+    "OptimizerError",
+    "build_model",
+    "build_optimizer",
+    "check_model",
+    "check_optimizer",
+    "check_weights",
+    "measure_flops",
+    "start_at_prior",
+    "start_from",
+]
