@@ -12,6 +12,9 @@ from torch import Tensor
 from torch.nn import Module, Parameter
 from torch.optim import Optimizer
 
+_GROUP = "group."
+"""Before what an optimizer keeps with a group of parameters rather than with each: LAMB its step count."""
+_GROUP_STATE = ("step",)
 _SCALARS: dict[type, torch.dtype] = {bool: torch.bool, int: torch.int64, float: torch.float64}
 
 
@@ -22,15 +25,19 @@ class TrainingStateError(ValueError):
 def optimizer_tensors(model: Module, optimizer: Optimizer) -> dict[str, Tensor]:
     """The optimizer's state by parameter name: "conv1.weight/momentum_buffer" -> tensor, not copied.
 
-    A Python number gives a tensor without dimensions whose name ends in its type: "conv1.weight/count:int".
-    Options such as LR and momentum are not state: they follow from the job.
+    A Python number gives a tensor without dimensions whose name ends in its type: "conv1.weight/count:int". What
+    belongs to a group stands with the first of its parameters: "conv1.weight/group.step". Options such as LR and
+    momentum are not state: they follow from the job.
 
     Raises TrainingStateError for state that is neither number nor tensor, or that is not shaped after its
     parameter.
     """
     tensors: dict[str, Tensor] = {}
-    for name, parameter, _group in _named_parameters(model, optimizer):
-        for entry, value in optimizer.state.get(parameter, {}).items():
+    for name, parameter, group in _named_parameters(model, optimizer):
+        state = dict(optimizer.state.get(parameter, {}))
+        if parameter is group["params"][0]:
+            state |= {_GROUP + entry: group[entry] for entry in _GROUP_STATE if entry in group}
+        for entry, value in state.items():
             if isinstance(value, Tensor):
                 _require_fit(f"{name}/{entry}", value, parameter)
                 tensors[f"{name}/{entry}"] = value.detach()
@@ -51,6 +58,7 @@ def load_optimizer_tensors(model: Module, optimizer: Optimizer, tensors: Mapping
     """
     parameters = {name: (parameter, group) for name, parameter, group in _named_parameters(model, optimizer)}
     state: dict[Tensor, dict[str, Any]] = {}
+    group_state: list[tuple[dict[str, Any], str, Any]] = []
     for key, tensor in tensors.items():
         name, _, entry = key.rpartition("/")
         if name not in parameters:
@@ -58,9 +66,18 @@ def load_optimizer_tensors(model: Module, optimizer: Optimizer, tensors: Mapping
         parameter, group = parameters[name]
         _require_fit(key, tensor, parameter)
         entry, _, kind = entry.partition(":")
-        state.setdefault(parameter, {})[entry] = tensor.item() if kind else _placed(entry, tensor, parameter, group)
+        value = tensor.item() if kind else _placed(entry, tensor, parameter, group)
+        if entry.startswith(_GROUP):
+            group_state.append((group, entry.removeprefix(_GROUP), value))
+        else:
+            state.setdefault(parameter, {})[entry] = value
     optimizer.state.clear()
     optimizer.state.update(state)
+    for group in optimizer.param_groups:
+        for entry in _GROUP_STATE:
+            group.pop(entry, None)
+    for group, entry, value in group_state:
+        group[entry] = value
 
 
 def rng_tensors() -> dict[str, Tensor]:

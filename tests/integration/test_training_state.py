@@ -28,7 +28,13 @@ OPTIMIZERS: dict[str, Callable[[Any], Optimizer]] = {
     "rmsprop": lambda p: RMSprop(p, lr=0.01, momentum=0.9, centered=True),
     "nadam": lambda p: NAdam(p, lr=0.01),
     "adafactor": lambda p: Adafactor(p, lr=0.01),
+    "lamb": lambda p: timm_optimizers().Lamb(p, lr=0.01),
+    "lars": lambda p: timm_optimizers().Lars(p, lr=0.01, momentum=0.9),
 }
+
+
+def timm_optimizers() -> Any:
+    return pytest.importorskip("timm.optim")
 
 
 def build(seed: int = 0, width: int = 4, dtype: torch.dtype = torch.float32) -> nn.Module:
