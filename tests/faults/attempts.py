@@ -29,6 +29,8 @@ class StopRequest:
 
     turn: int
     asker: int = 0
+    resize: bool = False
+    """For another number of workers to go on."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +81,13 @@ class Attempt:
     """In a new folder."""
     kill: Kill | None = None
     stop: StopRequest | None = None
+    workers: int | None = None
+    """How many there are this time; as many as the job may have if absent."""
     deadline_s: float = 120.0
 
     @property
     def world_size(self) -> int:
-        return self.job.run.most_workers
+        return self.workers or self.job.run.most_workers
 
 
 @dataclass(frozen=True)

@@ -22,18 +22,21 @@ import torch
 import torch.distributed as dist
 
 from launcher import failpoints
+from launcher.attempts import refuse_in_vain
 from launcher.coordinator import Acknowledgement, Agreement, Directive, Done, Stop
-from launcher.event_log import EventLog
+from launcher.event_log import EventLog, read_events
 from launcher.events import Event, Progress
 from launcher.plan import Position
-from launcher.run_directory import open_run_directory
-from launcher.run_setup import RunSetup, check_job, prepare_run
+from launcher.run_directory import RunDirectory, open_run_directory
+from launcher.run_setup import RunSetup, attempt_started, check_job, next_attempt, prepare_run
 from launcher.worker_process import Place, run_worker
 from tests.faults.attempts import DRIVER, Attempt, Kill, StopRequest, Traces
 from tests.faults.ledger import keep_ledger
 
 SECONDS_PER_TURN = 60.0
 """The coordinator's clock here: it goes by directives, so that checkpoints by time come at the same places always."""
+_BEAT_S = 0.05
+"""So that a dead driver of whom nobody can tell is soon given up."""
 _COLLECTIVE_TIMEOUT_S = 60.0
 _PR_SET_PDEATHSIG = 1
 _FORKING = multiprocessing.get_context("fork")
@@ -49,12 +52,13 @@ def drive(attempt: Attempt) -> tuple[Stop | Done | None, str]:
     ranks = [_start(attempt, rank) for rank in range(attempt.world_size)]
     failpoints.arm(_Passages(attempt.traces, DRIVER, attempt.kill))
     try:
-        with open_run_directory(attempt.root) as directory:
-            job, plan, data = check_job(attempt.job, source="the test's job")
-            setup = prepare_run(job, plan, data, paths=directory.paths, accept_changes=False)
-            if setup.start == plan.end and directory.paths.model.is_file():
+        with open_run_directory(attempt.root, beat_s=_BEAT_S) as directory:
+            setup = _prepare(attempt, directory)
+            if setup.start == setup.plan.end and directory.paths.model.is_file():
                 return Done(), ""
-            attempt.traces.begin(setup.start, plan.world_size)
+            refuse_in_vain(read_events(directory.paths.events), setup.plan, setup.start, setup.job.run)
+            directory.events.append(attempt_started(setup).to_json())
+            attempt.traces.begin(setup.start, setup.plan.world_size)
             return _lead(setup, ranks, directory.events, attempt.stop), ""
     except Exception:
         return None, traceback.format_exc()
@@ -62,6 +66,12 @@ def drive(attempt: Attempt) -> tuple[Stop | Done | None, str]:
         for rank in ranks:
             rank.process.kill()
             rank.process.join()
+
+
+def _prepare(attempt: Attempt, directory: RunDirectory) -> RunSetup:
+    job, plan, data = check_job(attempt.job, source="the test's job")
+    setup = prepare_run(job, plan, data, paths=directory.paths, accept_changes=False, claim=directory.claim)
+    return setup if attempt.workers is None else next_attempt(setup, world_size=attempt.workers)
 
 
 @dataclass
@@ -124,8 +134,9 @@ class _Desk:
             return error
 
     def next(self, *, rank: int, turn: int, position: Position, samples_per_s: float | None) -> Directive:
-        if self._stop == StopRequest(turn, self._askers[turn]):
-            self._coordinator.request_stop("the test asked for it")
+        if self._stop and (self._stop.turn, self._stop.asker) == (turn, self._askers[turn]):
+            ask = self._coordinator.request_resize if self._stop.resize else self._coordinator.request_stop
+            ask("the test asked for it")
         self._askers[turn] += 1
         return self._coordinator.next(
             rank=rank, turn=turn, position=position, samples_per_s=samples_per_s, now_s=turn * SECONDS_PER_TURN

@@ -28,7 +28,7 @@ JOB: dict[str, Any] = {
     # Norm statistics, and random numbers that each rank draws for itself.
     "model": {"name": "small_resnet", "options": {"width": 4, "blocks_per_stage": 1, "dropout": 0.2}},
     "optimizer": {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4},
-    "ema": {"decay": 0.8, "every_steps": 2},
+    "ema": {"decay": 0.8, "every_steps": 3},
     "learning_rate": {"base": 0.1, "base_batch": 12, "shape": {"kind": "cosine"}},
     "phases": [
         {"epochs": 1, "resolution": 12, "global_batch": 18, "crop_scale": [0.5, 1.0]},
@@ -36,7 +36,7 @@ JOB: dict[str, Any] = {
         {"epochs": 1, "resolution": 24, "global_batch": 12, "crop_scale": [0.35, 1.0], "lr_scale": 0.5},
     ],
     # One step a lease; a checkpoint after every third directive within an epoch, by the driver's own clock.
-    "run": {"mode": "ray", "lease_s": 1e-6, "threads_per_worker": 1},
+    "run": {"mode": "ray", "lease_s": 1e-6, "threads_per_worker": 1, "attempts_without_progress": 5},
     "checkpoint": {"every_minutes": 3},
 }
 
@@ -48,11 +48,11 @@ def draw_data(folder: Path) -> Path:
         (folder / "train.beton", DrawnSamples(seed=0, size=24, num_samples=NUM_SAMPLES)),
         (folder / "val.beton", DrawnSamples(seed=0, size=24, num_samples=25, validation=True)),
     ]
-    write_betons(parts, Encoding(), num_threads=1)
+    write_betons(parts, Encoding(), num_workers=1)
     return folder
 
 
-def make_job(data: Path, *, workers: int, **changes: Any) -> JobConfig:
+def make_job(data: Path, *, workers: int | dict[str, int], **changes: Any) -> JobConfig:
     """The tiny job on the data set in `data`, with whole sections replaced."""
     sets = {"train": str(data / "train.beton"), "val": str(data / "val.beton")}
     run = {**JOB["run"], "workers": workers}
@@ -75,10 +75,12 @@ class TinyRun:
     def plan(self) -> Plan:
         return build_plan(self.job, num_samples=NUM_SAMPLES, world_size=self.job.run.most_workers)
 
-    def attempt(self, *, kill: Kill | None = None, stop: StopRequest | None = None) -> Attempt:
+    def attempt(
+        self, *, kill: Kill | None = None, stop: StopRequest | None = None, workers: int | None = None
+    ) -> Attempt:
         """The next attempt, from where the last one ended."""
         self.attempts.append(Traces(self.folder / f"attempt{len(self.attempts):03d}"))
-        return Attempt(self.job, self.paths.root, self.attempts[-1], kill, stop)
+        return Attempt(self.job, self.paths.root, self.attempts[-1], kill, stop, workers)
 
     def sums(self) -> dict[str, str]:
         """SHA-256 of the final weights, and of all that the checkpoint of each phase boundary restores."""
@@ -87,7 +89,8 @@ class TinyRun:
         for position in self.plan.phase_boundaries():
             checkpoint = newest[position]
             parts = {part: file.sha256 for part, file in checkpoint.parts.items()}
-            facts = hashlib.sha256(json.dumps(checkpoint.facts, sort_keys=True).encode()).hexdigest()
+            told = {name: fact for name, fact in checkpoint.facts.items() if name != "run"}  # each run has its own
+            facts = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
             sums |= {f"epoch {position.epoch}: {what}": sum_ for what, sum_ in {**parts, "facts": facts}.items()}
         return sums
 
