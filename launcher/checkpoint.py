@@ -150,6 +150,15 @@ def load(info: CheckpointInfo, device: torch.device | str = "cpu") -> tuple[Part
     return parts, info.facts
 
 
+def require_like(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Raises CheckpointError if the names, shapes or dtypes differ: torch passes over some, and converts others."""
+    for name in sorted(expected.keys() | found.keys()):
+        kinds = [(tuple(t[name].shape), t[name].dtype) if name in t else None for t in (expected, found)]
+        if kinds[0] != kinds[1]:
+            wanted, has = ("missing" if kind is None else f"{kind[1]} of shape {kind[0]}" for kind in kinds)
+            raise CheckpointError(f"{name} is {has} there, and {wanted} in the model")
+
+
 def prune(checkpoints_dir: Path, *, keep: Collection[Position], keep_last: int) -> list[Path]:
     """Remove all checkpoints but the last `keep_last` valid ones and those of the positions in `keep`.
 

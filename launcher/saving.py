@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future, wait
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from launcher import failpoints
-from launcher.checkpoint import Parts, load, prune, save
+from launcher.checkpoint import Parts, load, prune, require_like, save
 from launcher.config import Checkpoint
 from launcher.heartbeat import Claim
-from launcher.manifest import CheckpointInfo, verify
+from launcher.manifest import CheckpointError, CheckpointInfo, verify
 from launcher.paths import RunPaths
 from launcher.plan import Plan, Position
 from launcher.trainer import SpanResult, Trainer
@@ -151,16 +153,33 @@ class Saver:
         5 random numbers last, as building anything before may have drawn some.
         """
         parts, facts = load(verify(path))
-        trainer.model.load_state_dict(parts["model"])
-        load_optimizer_tensors(trainer.model, trainer.optimizer, parts["optimizer"])
-        if trainer.average is not None:
-            trainer.average.load_state_dict(parts["average"])
-        trainer.scaler.load_state_dict(facts["loss_scaler"])
-        prefix = f"rank{self._rank}/"
-        own = {name.removeprefix(prefix): t for name, t in parts["rng"].items() if name.startswith(prefix)}
-        if own:  # A rank that the earlier attempt did not have starts from the job's seed.
-            restore_rng(own)
-        return _standing(facts["standing"], rank=self._rank)
+        with _naming_misfit(path):
+            require_like(trainer.model.state_dict(), parts["model"])
+            trainer.model.load_state_dict(parts["model"])
+            load_optimizer_tensors(trainer.model, trainer.optimizer, parts["optimizer"])
+            if trainer.average is not None:
+                require_like(trainer.average.state_dict(), parts["average"])
+                trainer.average.load_state_dict(parts["average"])
+            trainer.scaler.load_state_dict(facts["loss_scaler"])
+            prefix = f"rank{self._rank}/"
+            own = {name.removeprefix(prefix): t for name, t in parts["rng"].items() if name.startswith(prefix)}
+            if own:  # A rank that the earlier attempt did not have starts from the job's seed.
+                restore_rng(own)
+            return _standing(facts["standing"], rank=self._rank)
+
+
+@contextmanager
+def _naming_misfit(path: Path) -> Iterator[None]:
+    """Turns what a checkpoint of another job, or of a stranger who knows the seal, makes go wrong into a sentence."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise CheckpointError(
+            f"{path.name} does not fit this job ({type(error).__name__}: {error}): another model saved it, or somebody "
+            f"changed it; move it away to go on from the one before"
+        ) from error
 
 
 class HostCopies:
