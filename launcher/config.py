@@ -213,15 +213,20 @@ class PiecewiseLinear(Section):
 
     kind: Literal["piecewise_linear"]
     points: Annotated[tuple[Point, ...], Field(strict=False, min_length=2)]
-    """[epoch, factor] pairs, epochs increasing; held constant before the first and after the last."""
+    """[epoch, factor] pairs in order; held constant before the first and after the last. Two points at one epoch are a
+    jump from the first to the second."""
 
     @field_validator("points")
     @classmethod
-    def _epochs_increase(cls, points: tuple[Point, ...]) -> tuple[Point, ...]:
-        for (earlier, _), (later, _) in pairwise(points):
-            if later <= earlier:
-                rule = f"epochs must increase, but {later:g} follows {earlier:g}"
-                raise broken_rule(rule, fix="put the points in order, each epoch once")
+    def _epochs_in_order(cls, points: tuple[Point, ...]) -> tuple[Point, ...]:
+        epochs = [epoch for epoch, _ in points]
+        for earlier, later in pairwise(epochs):
+            if later < earlier:
+                rule = f"epochs must not fall, but {later:g} follows {earlier:g}"
+                raise broken_rule(rule, fix="put the points in order")
+        for epoch in epochs:
+            if epochs.count(epoch) > 2:
+                raise broken_rule(f"epoch {epoch:g} stands {epochs.count(epoch)} times", fix="keep two points at most")
         return points
 
 
@@ -232,24 +237,55 @@ class Step(Section):
     factor: Fraction = 0.1
 
 
-class Cosine(Section):
-    """Half a cosine over the whole run (Loshchilov and Hutter 2017), from 1 down to `final_factor`."""
+class _Decay(Section):
+    """From 1 at `begin_epoch`, held until then, down to `final_factor` at the end."""
+
+    final_factor: Annotated[Number, Field(ge=0, le=1)] = 0.0
+    begin_epoch: NonNegative = 0.0
+    """0, or a warm-up's length, as torchvision's recipes have it."""
+
+
+class Cosine(_Decay):
+    """Half a cosine (Loshchilov and Hutter 2017), from 1 down to `final_factor`."""
 
     kind: Literal["cosine"]
-    final_factor: Annotated[Number, Field(ge=0, le=1)] = 0.0
 
 
-Shape = Annotated[Constant | PiecewiseLinear | Step | Cosine, Field(discriminator="kind")]
+class Polynomial(_Decay):
+    """A power of what is left, from 1 down to `final_factor`; 1 is a straight line, 2 a parabola."""
+
+    kind: Literal["polynomial"]
+    power: Positive = 1.0
+
+
+class Exponential(Section):
+    """Times `factor` for every `every_epochs`; EfficientNet's is 0.97 for every 2.4, by stairs, held for 5."""
+
+    kind: Literal["exponential"]
+    factor: Fraction
+    every_epochs: Positive = 1.0
+    stairs: bool = False
+    """Fall at the end of each such stretch, instead of all along."""
+    hold_epochs: NonNegative = 0.0
+    """Stay at 1 for so long, then be where one would be without the hold."""
+
+
+Shape = Annotated[Constant | PiecewiseLinear | Step | Cosine | Polynomial | Exponential, Field(discriminator="kind")]
 
 
 class LearningRate(Section):
     base: Positive
     """The learning rate at a global batch of `base_batch`."""
     base_batch: Count = 256
-    """The global batch that `base` was chosen for; the LR scales linearly from it (Goyal et al. 2017)."""
-    scaling: Literal["linear", "none"] = "linear"
+    """The global batch that `base` was chosen for, and from which `scaling` goes."""
+    scaling: Literal["linear", "sqrt", "none"] = "linear"
+    """How the LR follows the global batch: as the batch itself (Goyal et al. 2017), as its root, or not."""
     shape: Shape = Constant()
     """The LR's course over the run, as a factor."""
+    restart: Literal["never", "per_phase"] = "never"
+    """per_phase: the shape runs through every phase anew, and its epochs count from the phase's first."""
+    at_size_increase: Fraction = 1.0
+    """Factor on the LR at every increase of the training size, within ramps, too."""
 
 
 class Ramp(Section):
@@ -303,6 +339,16 @@ def _resolution_tag(value: Any) -> str:
 Resolution = Annotated[Annotated[Pixels, Tag("size")] | Annotated[Ramp, Tag("ramp")], Discriminator(_resolution_tag)]
 
 
+def _warmup_tag(value: Any) -> str:
+    return "base" if value == "base" else "factor"
+
+
+WarmupStart = Annotated[
+    Annotated[Annotated[Number, Field(ge=0, le=1)], Tag("factor")] | Annotated[Literal["base"], Tag("base")],
+    Discriminator(_warmup_tag),
+]
+
+
 class Phase(Section):
     name: str | None = None
     epochs: Count
@@ -317,8 +363,9 @@ class Phase(Section):
     """Factor on the learning rate for the whole phase."""
     warmup_epochs: NonNegative = 0.0
     """Epochs (fractions allowed) over which the LR climbs to the phase's value."""
-    warmup_start_factor: Annotated[Number, Field(ge=0, le=1)] = 0.1
-    """Share of the phase's LR at which its warm-up starts."""
+    warmup_start_factor: WarmupStart = 0.1
+    """Share of the phase's LR at which its warm-up starts; base: at the LR of a batch of base_batch, as in Goyal et
+    al. 2017, section 2.2."""
     crop_scale: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = (0.08, 1.0)
     """Least and greatest share of the image's area in a training crop."""
     norm: Norm | None = None

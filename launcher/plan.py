@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from launcher.config import FreezeNorm, JobConfig, LearningRate, Norm, Phase, RecalibrateNorm
-from launcher.schedules import learning_rate_at, resolution_at
+from launcher.schedules import learning_rate_at, resolution_at, size_increases
 
 CostRule = Callable[[int], float]
 
@@ -55,6 +55,7 @@ class EpochSpec:
     dropped_samples: int
     lr_start: float
     lr_end: float
+    """What the LR comes to at the epoch's end, before it jumps if it does."""
     relative_cost: float
     crop_scale: tuple[float, float]
     offset: int = 0
@@ -114,19 +115,24 @@ class Plan:
     def learning_rate(self, position: Position) -> float:
         """The LR of the step that starts at `position`."""
         row = self.rows[position.epoch]
-        return self._learning_rate(
-            row.phase, position.epoch + position.samples_done / row.num_samples, row.global_batch
-        )
+        return self._learning_rate(row.phase, row.epoch, position.samples_done / row.num_samples, row.global_batch)
 
-    def _learning_rate(self, phase: int, epoch: float, global_batch: int) -> float:
+    def _learning_rate(self, phase: int, epoch: int, share: float, global_batch: int) -> float:
+        """At a `share`, 0..1, of `epoch`; at 1 what it comes to in the end."""
         return learning_rate_at(
             self.learning_rate_rule,
             self.phases[phase],
-            epoch=epoch,
+            epoch=epoch + share,
             phase_start=sum(p.epochs for p in self.phases[:phase]),
             num_epochs=sum(p.epochs for p in self.phases),
             global_batch=global_batch,
+            size_increases=self._size_increases[epoch],
+            arriving=share == 1,
         )
+
+    @cached_property
+    def _size_increases(self) -> tuple[int, ...]:
+        return size_increases(self.phases)
 
     @property
     def end(self) -> Position:
@@ -190,7 +196,7 @@ class Plan:
                 for row in self.rows
             ],
             "phases": [phase.model_dump(mode="json", include=between_rows) for phase in self.phases],
-            "learning_rate": self.learning_rate_rule.model_dump(mode="json"),
+            "learning_rate": _without_later_fields(self.learning_rate_rule.model_dump(mode="json")),
             "world_size": self.world_size,
             "num_samples": self.num_samples,
             "seed": self.seed,
@@ -277,6 +283,16 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+_LATER_FIELDS = {"restart": "never", "at_size_increase": 1.0, "begin_epoch": 0.0}
+"""Of the LR's rules, with the value that stands for how it was before they were there."""
+
+
+def _without_later_fields(rule: dict[str, Any]) -> dict[str, Any]:
+    """`rule`, and its shape, without fields that were added since and change nothing: as the fingerprint was taken."""
+    kept = {name: value for name, value in rule.items() if name not in _LATER_FIELDS or value != _LATER_FIELDS[name]}
+    return {name: _without_later_fields(value) if isinstance(value, dict) else value for name, value in kept.items()}
+
+
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
@@ -327,8 +343,8 @@ def _phase_rows(bare: Plan, index: int, first_epoch: int, cost: CostRule) -> lis
                 global_batch=global_batch,
                 steps=bare.num_samples // global_batch,
                 dropped_samples=bare.num_samples % global_batch,
-                lr_start=bare._learning_rate(index, epoch, global_batch),
-                lr_end=bare._learning_rate(index, epoch + 1, global_batch),
+                lr_start=bare._learning_rate(index, epoch, 0, global_batch),
+                lr_end=bare._learning_rate(index, epoch, 1, global_batch),
                 relative_cost=cost(resolution),
                 crop_scale=phase.crop_scale,
             )

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
-from launcher.config import Constant, Cosine, LearningRate, Phase, PiecewiseLinear, Ramp, Shape, Step
+from launcher.config import (
+    Constant,
+    Cosine,
+    Exponential,
+    LearningRate,
+    Phase,
+    PiecewiseLinear,
+    Polynomial,
+    Ramp,
+    Shape,
+    Step,
+)
 
 
 def resolution_at(resolution: int | Ramp, epoch_in_phase: int, phase_epochs: int) -> int:
@@ -21,50 +32,103 @@ def resolution_at(resolution: int | Ramp, epoch_in_phase: int, phase_epochs: int
     return round(exact / resolution.multiple_of) * resolution.multiple_of
 
 
-def shape_factor(shape: Shape, epoch: float, num_epochs: int) -> float:
-    """The LR's factor at `epoch` of a run of `num_epochs`."""
+def shape_factor(shape: Shape, epoch: float, num_epochs: int, *, arriving: bool = False) -> float:
+    """The LR's factor at `epoch` of `num_epochs`; where it jumps, what it was before if `arriving`."""
     match shape:
         case Constant():
             return 1.0
         case PiecewiseLinear():
-            return _interpolate(shape.points, epoch)
+            return _interpolate(shape.points, epoch, arriving=arriving)
         case Step():
-            return float(shape.factor ** sum(epoch >= milestone for milestone in shape.milestones_epochs))
+            passed = sum(_passed(milestone, epoch, arriving=arriving) for milestone in shape.milestones_epochs)
+            return float(shape.factor**passed)
         case Cosine():
-            share = min(epoch / num_epochs, 1.0)
+            share = _share_of_decay(shape.begin_epoch, epoch, num_epochs)
             return shape.final_factor + (1 - shape.final_factor) * (1 + math.cos(math.pi * share)) / 2
+        case Polynomial():
+            left = 1 - _share_of_decay(shape.begin_epoch, epoch, num_epochs)
+            return float(shape.final_factor + (1 - shape.final_factor) * left**shape.power)
+        case Exponential():
+            if not _passed(shape.hold_epochs, epoch, arriving=arriving):
+                return 1.0
+            times = round(epoch / shape.every_epochs, 9)  # 36 / 2.4 is a little more than 15
+            if shape.stairs:
+                times = math.ceil(times) - 1 if arriving and times else math.floor(times)
+            return float(shape.factor**times)
 
 
-def warmup_factor(phase: Phase, epoch_in_phase: float) -> float:
-    """Linear climb from `warmup_start_factor` to 1 over the phase's first `warmup_epochs`."""
+def _passed(milestone: float, epoch: float, *, arriving: bool) -> bool:
+    return epoch > milestone if arriving else epoch >= milestone
+
+
+def _share_of_decay(begin_epoch: float, epoch: float, num_epochs: int) -> float:
+    """How much of the way from `begin_epoch` to the end lies behind, 0..1."""
+    if epoch <= begin_epoch:
+        return 0.0
+    return min((epoch - begin_epoch) / (num_epochs - begin_epoch), 1.0) if begin_epoch < num_epochs else 1.0
+
+
+def warmup_factor(phase: Phase, epoch_in_phase: float, *, batch_factor: float) -> float:
+    """Linear climb from `warmup_start_factor` to 1 over the phase's first `warmup_epochs`.
+
+    `base` starts it at the LR of the base batch, or at the phase's own LR if that is lower.
+    """
     if epoch_in_phase >= phase.warmup_epochs:
         return 1.0
-    climbed = epoch_in_phase / phase.warmup_epochs
-    return phase.warmup_start_factor + (1 - phase.warmup_start_factor) * climbed
+    start = min(1.0, 1 / batch_factor) if phase.warmup_start_factor == "base" else phase.warmup_start_factor
+    return start + (1 - start) * (epoch_in_phase / phase.warmup_epochs)
 
 
 def batch_factor(rule: LearningRate, global_batch: int) -> float:
-    """Linear scaling (Goyal et al. 2017, section 2.1): k times the batch, k times the LR."""
-    return global_batch / rule.base_batch if rule.scaling == "linear" else 1.0
+    """How the LR follows the batch; linear: k times the batch, k times the LR (Goyal et al. 2017, section 2.1)."""
+    times = global_batch / rule.base_batch
+    match rule.scaling:
+        case "linear":
+            return times
+        case "sqrt":
+            return math.sqrt(times)
+        case "none":
+            return 1.0
+
+
+def size_increases(phases: Sequence[Phase]) -> tuple[int, ...]:
+    """For each epoch of a run, how often the training size has increased up to it."""
+    sizes = [resolution_at(phase.resolution, epoch, phase.epochs) for phase in phases for epoch in range(phase.epochs)]
+    return tuple(accumulate((later > earlier for earlier, later in pairwise(sizes)), initial=0))
 
 
 def learning_rate_at(
-    rule: LearningRate, phase: Phase, *, epoch: float, phase_start: int, num_epochs: int, global_batch: int
+    rule: LearningRate,
+    phase: Phase,
+    *,
+    epoch: float,
+    phase_start: int,
+    num_epochs: int,
+    global_batch: int,
+    size_increases: int = 0,
+    arriving: bool = False,
 ) -> float:
-    """The learning rate at `epoch`, which lies in `phase`, whose first epoch is `phase_start`."""
+    """The learning rate at `epoch`, which lies in `phase`, whose first epoch is `phase_start`.
+
+    Where it jumps at `epoch`: what it was before if `arriving`.
+    """
+    batch = batch_factor(rule, global_batch)
+    in_phase = epoch - phase_start
+    at, length = (in_phase, phase.epochs) if rule.restart == "per_phase" else (epoch, num_epochs)
     return (
         rule.base
-        * batch_factor(rule, global_batch)
-        * shape_factor(rule.shape, epoch, num_epochs)
+        * batch
+        * shape_factor(rule.shape, at, length, arriving=arriving)
         * phase.lr_scale
-        * warmup_factor(phase, epoch - phase_start)
+        * warmup_factor(phase, in_phase, batch_factor=batch)
+        * rule.at_size_increase**size_increases
     )
 
 
-def _interpolate(points: Sequence[tuple[float, float]], x: float) -> float:
-    if x <= points[0][0]:
+def _interpolate(points: Sequence[tuple[float, float]], x: float, *, arriving: bool) -> float:
+    if x < points[0][0]:
         return points[0][1]
     for (x0, y0), (x1, y1) in pairwise(points):
-        if x <= x1:
+        if x0 < x1 and (x <= x1 if arriving else x < x1):
             return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
     return points[-1][1]

@@ -222,9 +222,16 @@ def test_what_is_no_finite_number_is_refused_as_one(written: str) -> None:
         ("learning_rate.shape={kind: piecewise_linear, points: [[0, 1]]}", "must have at least 2 entries"),
         ("learning_rate.shape={kind: piecewise_linear, points: [[0, 1], [1, -1]]}", "must be at least 0"),
         (
-            "learning_rate.shape={kind: piecewise_linear, points: [[0, 1], [2, 0], [2, 1]]}",
-            "epochs must increase, but 2 follows 2",
+            "learning_rate.shape={kind: piecewise_linear, points: [[0, 1], [2, 0], [1, 1]]}",
+            "epochs must not fall, but 1 follows 2",
         ),
+        (
+            "learning_rate.shape={kind: piecewise_linear, points: [[2, 1], [2, 0], [2, 1]]}",
+            "epoch 2 stands 3 times",
+        ),
+        ("learning_rate.shape={kind: polynomial, power: 0}", "must be more than 0"),
+        ("learning_rate.at_size_increase=1.5", "must be at most 1"),
+        ("phases.0.warmup_start_factor=bass", "must be a number"),
         ("phases=3", "must be a list"),
         ("phases=[]", "must have at least 1 entries"),
         ("phases.0.crop_scale=[0.1, 0.5, 1]", "must have at most 2 entries"),
@@ -299,6 +306,12 @@ def test_a_resolution_is_a_size_or_a_ramp() -> None:
 def test_the_shape_of_the_learning_rate_is_told_by_its_kind() -> None:
     job = make_job(learning_rate={"base": 1, "shape": {"kind": "piecewise_linear", "points": [[0, "1e-4"], [2, 1]]}})
     assert job.learning_rate.shape == PiecewiseLinear(kind="piecewise_linear", points=((0, 1e-4), (2, 1)))
+
+
+def test_a_warmup_starts_at_a_factor_or_at_the_base() -> None:
+    job = make_job({"warmup_start_factor": "base"}, {"warmup_start_factor": "5e-1"})
+    assert [phase.warmup_start_factor for phase in job.phases] == ["base", 0.5]
+    assert parse_job(dump_job(job)) == job
 
 
 @pytest.mark.parametrize("key", ["phases.1.epochs", "phases[1].epochs", "phases[1]epochs"])

@@ -154,6 +154,25 @@ def test_a_position_and_the_row_it_starts_agree_on_the_learning_rate(some: Any) 
         assert min(inside) > 0
 
 
+def test_an_epoch_ends_at_the_learning_rate_that_it_comes_to_not_at_the_next_ones() -> None:
+    step = {"kind": "step", "milestones_epochs": [1, 2.5]}
+    plan = make_plan({"epochs": 3}, learning_rate={"base": 1, "base_batch": 8, "shape": step})
+    rates = [(row.lr_start, row.lr_end) for row in plan.rows]
+    assert rates == [(1, 1), (0.1, 0.1), (0.1, pytest.approx(0.01))]
+
+
+def test_the_learning_rate_drops_at_every_larger_size_and_starts_anew_in_every_phase_where_that_is_wanted() -> None:
+    rule = {"base": 1, "base_batch": 8, "at_size_increase": 0.5, "restart": "per_phase"}
+    ramp = {"start": 16, "end": 48, "multiple_of": 16}
+    plan = make_plan(
+        {"epochs": 2, "resolution": ramp},
+        {"epochs": 2, "resolution": 16},
+        learning_rate={**rule, "shape": {"kind": "polynomial"}},
+    )
+    assert [row.resolution for row in plan.rows] == [16, 32, 16, 16]
+    assert [(row.lr_start, row.lr_end) for row in plan.rows] == [(1, 0.5), (0.25, 0), (0.5, 0.25), (0.25, 0)]
+
+
 def test_each_phase_warms_up_anew_to_its_own_scale() -> None:
     plan = make_plan(
         {"epochs": 2, "global_batch": 50, "warmup_epochs": 1},
@@ -297,6 +316,10 @@ def fingerprint(num_samples: int = 100, world_size: int = 1, phase: dict[str, An
         {"learning_rate": {"base": 0.1, "base_batch": 8}},
         {"learning_rate": {"base": 0.1, "scaling": "none"}},
         {"learning_rate": {"base": 0.1, "shape": {"kind": "cosine"}}},
+        {"learning_rate": {"base": 0.1, "shape": {"kind": "cosine", "begin_epoch": 1}}},
+        {"learning_rate": {"base": 0.1, "restart": "per_phase"}},
+        {"learning_rate": {"base": 0.1, "at_size_increase": 0.5}},
+        {"phase": {**BASE, "warmup_start_factor": "base"}},
     ],
     ids=str,
 )
@@ -330,6 +353,8 @@ def test_the_fingerprint_ignores_how_cost_is_counted() -> None:
 
 def test_the_fingerprint_is_the_same_in_every_process_and_version() -> None:
     assert fingerprint() == "6e80a2687fc0de40d1fb65da907f711efb97869a3600e4eab047e04129099092"
+    cosine = {"base": 0.1, "shape": {"kind": "cosine"}}
+    assert fingerprint(learning_rate=cosine) == "483de300ad4d159d5a3c308ee504c5f51ecc7f12c1f2c56fb6ab0c5bcfb8472f"
 
 
 def as_json(plan: Plan) -> dict[str, Any]:

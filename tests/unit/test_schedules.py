@@ -8,8 +8,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.config import Constant, Cosine, LearningRate, Phase, PiecewiseLinear, Ramp, Shape, Step
-from launcher.schedules import batch_factor, learning_rate_at, resolution_at, shape_factor, warmup_factor
+from launcher.config import (
+    Constant,
+    Cosine,
+    Exponential,
+    LearningRate,
+    Phase,
+    PiecewiseLinear,
+    Polynomial,
+    Ramp,
+    Shape,
+    Step,
+)
+from launcher.schedules import (
+    batch_factor,
+    learning_rate_at,
+    resolution_at,
+    shape_factor,
+    size_increases,
+    warmup_factor,
+)
 
 PHASE = Phase(epochs=4, resolution=16, global_batch=8)
 
@@ -56,6 +74,66 @@ def test_a_piecewise_linear_shape_goes_through_its_points_and_is_held_outside_th
     assert factors == {0: 0.5, 0.75: 0.5, 1: 0.5, 2: 0.75, 3: 1, 3.5: 0.5, 4: 0, 9: 0}
 
 
+def test_two_points_at_one_epoch_are_a_jump_that_takes_effect_there() -> None:
+    shape = PiecewiseLinear(kind="piecewise_linear", points=((0, 1), (2, 0.5), (2, 0.25), (4, 0)))
+    assert [shape_factor(shape, epoch, 4) for epoch in (0, 1, 2, 3, 4)] == [1, 0.75, 0.25, 0.125, 0]
+    assert [shape_factor(shape, epoch, 4, arriving=True) for epoch in (1, 2, 4)] == [0.75, 0.5, 0]
+
+
+def test_what_comes_before_a_jump_is_told_on_arriving_there() -> None:
+    step = Step(kind="step", milestones_epochs=(3,), factor=0.1)
+    assert [shape_factor(step, epoch, 9, arriving=True) for epoch in (2, 3, 4)] == pytest.approx([1, 1, 0.1])
+    stairs = Exponential(kind="exponential", factor=0.5, every_epochs=2, stairs=True)
+    assert [shape_factor(stairs, epoch, 9, arriving=True) for epoch in (0, 2, 3, 4)] == [1, 1, 0.5, 0.5]
+    assert [shape_factor(stairs, epoch, 9) for epoch in (0, 2, 3, 4)] == [1, 0.5, 0.5, 0.25]
+    held = Exponential(kind="exponential", factor=0.5, every_epochs=2, hold_epochs=3)
+    assert [shape_factor(held, 3, 9), shape_factor(held, 3, 9, arriving=True)] == [0.5**1.5, 1]
+
+
+shapes = st.one_of(
+    st.builds(Cosine, kind=st.just("cosine"), final_factor=st.floats(0, 1), begin_epoch=st.integers(0, 9)),
+    st.builds(Polynomial, kind=st.just("polynomial"), power=st.floats(0.5, 3), begin_epoch=st.integers(0, 9)),
+    st.builds(Exponential, kind=st.just("exponential"), factor=st.just(0.97), every_epochs=st.floats(0.5, 4)),
+    st.builds(PiecewiseLinear, kind=st.just("piecewise_linear"), points=st.just(((0, 0.5), (3, 1), (8, 0)))),
+)
+
+
+@given(shapes, st.integers(1, 10))
+def test_where_a_shape_does_not_jump_it_arrives_where_it_goes_on(shape: Shape, epoch: int) -> None:
+    assert shape_factor(shape, epoch, 10, arriving=True) == pytest.approx(shape_factor(shape, epoch, 10), abs=1e-15)
+
+
+def test_a_polynomial_is_a_power_of_what_is_left() -> None:
+    line = Polynomial(kind="polynomial", final_factor=0.2)
+    assert [shape_factor(line, epoch, 8) for epoch in (0, 4, 8, 9)] == pytest.approx([1, 0.6, 0.2, 0.2])
+    parabola = Polynomial(kind="polynomial", power=2, begin_epoch=2)
+    assert [shape_factor(parabola, epoch, 10) for epoch in (0, 2, 6, 10)] == [1, 1, 0.25, 0]
+
+
+def test_an_exponential_falls_by_its_factor_in_every_stretch() -> None:
+    smooth = Exponential(kind="exponential", factor=0.25, every_epochs=2)
+    assert [shape_factor(smooth, epoch, 9) for epoch in (0, 1, 2, 4)] == [1, 0.5, 0.25, 0.0625]
+
+
+def test_efficientnets_stairs_fall_at_every_multiple_of_a_fraction_of_an_epoch() -> None:
+    stairs = Exponential(kind="exponential", factor=0.97, every_epochs=2.4, stairs=True, hold_epochs=5)
+    for times in range(3, 146):
+        epoch = times * 12 / 5  # exact where it is a whole number
+        assert shape_factor(stairs, epoch + 1e-6, 350) == pytest.approx(0.97**times)
+        assert shape_factor(stairs, epoch - 1e-6, 350) == pytest.approx(0.97 ** (times - 1))
+        if times % 5 == 0:
+            assert shape_factor(stairs, epoch, 350) == pytest.approx(0.97**times)
+            assert shape_factor(stairs, epoch, 350, arriving=True) == pytest.approx(0.97 ** (times - 1))
+    assert [shape_factor(stairs, epoch, 350) for epoch in (0, 2.4, 4.9)] == [1, 1, 1]
+
+
+def test_a_decay_waits_for_its_beginning_and_ends_with_the_run() -> None:
+    late = Cosine(kind="cosine", begin_epoch=5)
+    assert [shape_factor(late, epoch, 15) for epoch in (0, 5, 10, 15)] == pytest.approx([1, 1, 0.5, 0])
+    never = Cosine(kind="cosine", begin_epoch=20)
+    assert shape_factor(never, 15, 15) == 1
+
+
 def test_a_step_falls_at_its_milestones_in_whatever_order_they_are_given() -> None:
     shape = Step(kind="step", milestones_epochs=(6, 3), factor=0.1)
     factors = [shape_factor(shape, epoch, 9) for epoch in (0, 2.999, 3, 5.999, 6, 9)]
@@ -77,11 +155,24 @@ def test_a_cosine_never_climbs_nor_leaves_its_bounds(final: float, epochs: int, 
 
 def test_a_warmup_climbs_in_a_straight_line_to_the_phases_value() -> None:
     phase = Phase(epochs=4, resolution=16, global_batch=8, warmup_epochs=2, warmup_start_factor=0.2)
-    assert [warmup_factor(phase, epoch) for epoch in (0, 0.5, 1, 2, 4)] == pytest.approx([0.2, 0.4, 0.6, 1, 1])
+    assert [warmup_factor(phase, epoch, batch_factor=2) for epoch in (0, 0.5, 1, 2, 4)] == pytest.approx(
+        [0.2, 0.4, 0.6, 1, 1]
+    )
 
 
 def test_without_warmup_a_phase_starts_at_its_value() -> None:
-    assert warmup_factor(PHASE, 0) == 1
+    assert warmup_factor(PHASE, 0, batch_factor=2) == 1
+
+
+def test_a_warmup_from_base_starts_at_the_learning_rate_of_the_base_batch() -> None:
+    phase = Phase(epochs=9, resolution=16, global_batch=8192, warmup_epochs=5, warmup_start_factor="base")
+    rule = LearningRate(base=0.1, base_batch=256)
+    found = [
+        learning_rate_at(rule, phase, epoch=epoch, phase_start=0, num_epochs=9, global_batch=8192)
+        for epoch in (0, 2.5, 5, 9)
+    ]
+    assert found == pytest.approx([0.1, 1.65, 3.2, 3.2])  # Goyal et al. 2017, a batch of 8192
+    assert warmup_factor(phase, 0, batch_factor=0.5) == 1
 
 
 @given(st.integers(1, 10**6), st.integers(1, 10**4))
@@ -90,6 +181,27 @@ def test_linear_scaling_multiplies_the_learning_rate_as_the_batch(batch: int, ti
     assert batch_factor(rule, 256) == 1
     assert batch_factor(rule, batch * times) == pytest.approx(times * batch_factor(rule, batch))
     assert batch_factor(LearningRate(base=0.1, scaling="none"), batch) == 1
+
+
+def test_square_root_scaling_grows_as_the_root_of_the_batch() -> None:
+    assert batch_factor(LearningRate(base=1, base_batch=256, scaling="sqrt"), 4096) == 4
+
+
+def test_size_increases_are_counted_over_phases_and_within_ramps() -> None:
+    ramp = Ramp(start=16, end=48, multiple_of=16)
+    lengths_and_sizes: list[tuple[int, int | Ramp]] = [(2, 16), (4, ramp), (1, 16), (2, 24)]
+    phases = [Phase(epochs=epochs, resolution=size, global_batch=8) for epochs, size in lengths_and_sizes]
+    assert size_increases(phases) == (0, 0, 0, 1, 1, 1, 1, 2, 2)  # 16 16, 16 32 32 32, 16, 24 24
+
+
+def test_a_shape_may_run_through_every_phase_anew() -> None:
+    phase = Phase(epochs=4, resolution=16, global_batch=256)
+    rule = LearningRate(base=1, shape=Cosine(kind="cosine"), restart="per_phase")
+    found = [
+        learning_rate_at(rule, phase, epoch=epoch, phase_start=6, num_epochs=20, global_batch=256)
+        for epoch in (6, 8, 10)
+    ]
+    assert found == pytest.approx([1, 0.5, 0])
 
 
 @pytest.mark.parametrize(
@@ -101,8 +213,13 @@ def test_linear_scaling_multiplies_the_learning_rate_as_the_batch(batch: int, ti
         PiecewiseLinear(kind="piecewise_linear", points=((0, 0), (9, 1))),
     ],
 )
-def test_the_learning_rate_is_the_product_of_its_five_factors(shape: Shape) -> None:
+def test_the_learning_rate_is_the_product_of_its_factors(shape: Shape) -> None:
     phase = Phase(epochs=4, resolution=16, global_batch=512, lr_scale=0.5, warmup_epochs=2, warmup_start_factor=0)
     rule = LearningRate(base=0.3, base_batch=256, shape=shape)
     found = learning_rate_at(rule, phase, epoch=5.5, phase_start=5, num_epochs=10, global_batch=512)
     assert found == pytest.approx(0.3 * 2 * shape_factor(shape, 5.5, 10) * 0.5 * 0.25)
+    dropping = rule.model_copy(update={"at_size_increase": 0.5})
+    dropped = learning_rate_at(
+        dropping, phase, epoch=5.5, phase_start=5, num_epochs=10, global_batch=512, size_increases=3
+    )
+    assert dropped == pytest.approx(found / 8)
