@@ -43,7 +43,7 @@ def _no_bool(value: Any) -> Any:
     return value
 
 
-# Lax, because YAML 1.1 reads `5e-4` as a string (https://github.com/yaml/pyyaml/issues/173).
+# Lax, so that a number in quotes passes, too.
 Number = Annotated[float, Field(strict=False, allow_inf_nan=False), BeforeValidator(_no_bool)]
 Positive = Annotated[Number, Field(gt=0)]
 NonNegative = Annotated[Number, Field(ge=0)]

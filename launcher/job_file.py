@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from launcher.config import JobConfig
-from launcher.job_text import MAX_CHARACTERS, Lines, Location, TextError, read_text, unprintable_texts
+from launcher.job_text import MAX_CHARACTERS, Lines, Location, TextError, read_text, unprintable_texts, write_text
 from launcher.printable import printable
 
 Document = TypeVar("Document", bound=BaseModel)
@@ -139,7 +138,7 @@ def parse_document(model: type[Document], text: str, *, source: str, overrides: 
 
 def dump_job(job: JobConfig) -> str:
     """The resolved job as YAML that `parse_job` reads back to an equal JobConfig."""
-    return yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False)
+    return write_text(job.model_dump(mode="json"))
 
 
 def _apply_override(raw: dict[str, Any], lines: Lines, override: str) -> Problem | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,19 @@ Lines = dict[Location, int | None]
 MAX_CHARACTERS = 100_000
 _MAX_VALUES = 100_000
 """In a job, its aliases written out."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Takes 5e-4 for the number that YAML 1.2 says it is; in 1.1, PyYAML's, it would be a text."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts quotes around a text that _Loader would take for a number."""
+
+
+_WITH_EXPONENT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver("tag:yaml.org,2002:float", _WITH_EXPONENT, list("-+.0123456789"))
 
 
 class TextError(ValueError):
@@ -43,14 +57,14 @@ def read_text(text: str) -> Text:
     if len(text) > MAX_CHARACTERS:
         raise TextError(f"is longer than {MAX_CHARACTERS:,} characters", "keep in a job what is a job's")
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=_Loader)
         if node is None:
             return Text(None, {}, ())
         if _num_values(node, {}) > _MAX_VALUES:
             raise TextError(f"has more than {_MAX_VALUES:,} values once its aliases are written out", "do without them")
         lines, repeated = _read_lines(node)
         # Last, as it replaces merge keys (<<) within the node.
-        return Text(yaml.SafeLoader("").construct_document(node), lines, tuple(repeated))
+        return Text(_Loader("").construct_document(node), lines, tuple(repeated))
     except RecursionError as error:
         raise TextError("nests too deeply", "write it flatter") from error
     # ValueError: for such as 2020-13-45, which PyYAML takes for a date.
@@ -61,6 +75,11 @@ def read_text(text: str) -> Text:
         reason = " ".join(str(getattr(error, "problem", None) or error).split())
         fix = "check indentation, quotes and colons there"
         raise TextError(f"is not valid YAML ({reason})", fix, mark.line + 1 if mark else None) from error
+
+
+def write_text(value: Any) -> str:
+    """YAML that `read_text` reads back as `value`."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False)
 
 
 def unprintable_texts(value: Any, location: Location = (), walked: frozenset[int] = frozenset()) -> Iterator[Location]:

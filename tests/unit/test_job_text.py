@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.job_text import TextError, read_text, unprintable_texts
+from launcher.job_text import TextError, read_text, unprintable_texts, write_text
 
 
 def refusal(text: str) -> str:
@@ -21,6 +21,28 @@ def bomb(width: int, height: int, *, merge: bool = False) -> str:
         aliases = ", ".join([f"*a{level}"] * width)
         levels.append(f"a{level + 1}: &a{level + 1} " + (f"{{<<: [{aliases}]}}\n" if merge else f"[{aliases}]\n"))
     return first + "".join(levels)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("5e-4", 5e-4),
+        ("1E3", 1e3),
+        ("-2.5e+1", -25.0),
+        (".5e1", 5.0),
+        ("'5e-4'", "5e-4"),
+        ("08", "08"),
+        ("12", 12),
+        ("e5", "e5"),
+        ("5e", "5e"),
+        ("2e3f", "2e3f"),
+    ],
+)
+def test_a_number_with_an_exponent_is_a_number(text: str, value: object) -> None:
+    read = read_text(f"[{text}]").value
+    assert read == [value]
+    assert type(read[0]) is type(value)
+    assert read_text(write_text([value])).value == [value]
 
 
 def test_keys_are_told_with_their_lines_and_those_that_stand_twice() -> None:
