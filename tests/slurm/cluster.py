@@ -52,6 +52,20 @@ class Cluster:
         """Have a job of a higher partition take all nodes; its id."""
         return self.submit("--partition=high", f"--nodes={len(self.nodes)}", "--exclusive", "--wrap=sleep 600")
 
+    def preempt_until(self, job_id: str, state: str, **fields: str) -> str:
+        """Preempt, and wait until a job is in a state; the id of the job that has taken the nodes."""
+        taker = self.preempt()
+        self.await_job(job_id, state, **fields)
+        return taker
+
+    def hurry(self, job_id: str) -> None:
+        """Let a requeued job start at once, rather than when its old credentials have expired."""
+        if self.job(job_id).get("Reason") == "BeginTime":
+            self.run("scontrol", "update", f"JobId={job_id}", "StartTime=now", check=False)
+
+    def nodes_of(self, job_id: str) -> list[str]:
+        return self.run("scontrol", "show", "hostnames", self.job(job_id)["NodeList"]).split()
+
     def job(self, job_id: str) -> Fields:
         return dict(re.findall(r"(\w+)=(\S+)", self.run("scontrol", "show", "job", "--oneliner", job_id, check=False)))
 

@@ -1,0 +1,1 @@
+"""Runs on a Slurm cluster: site profiles, submission, and the agent between Slurm's signals and the driver."""

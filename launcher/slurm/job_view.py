@@ -1,0 +1,91 @@
+"""What Slurm tells of a job, and what a signal to it therefore means. Pure; seen with Slurm 22.05."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+
+_GOING_ON = frozenset({"RUNNING", "SIGNALING", "CONFIGURING", "RESIZING", "SUSPENDED", "STOPPED"})
+"""States of a job that has its nodes and keeps them; Slurm shows what is being done to it in the place of RUNNING."""
+_EARLY = timedelta(seconds=90)
+"""How much earlier than asked for Slurm may send the signal ahead of a time limit: 60 s by its manual."""
+
+
+@dataclass(frozen=True)
+class JobView:
+    """The fields of `scontrol show job` that tell why a job is being ended. Times are the cluster's own."""
+
+    state: str
+    """RUNNING, COMPLETING, ..."""
+    reason: str
+    restarts: int
+    preempted_at: datetime | None
+    ends_at: datetime | None
+    """The time limit, a preemption's end of grace, or when the job was ended."""
+
+
+class Cause(str, Enum):
+    """Why a job was signalled."""
+
+    PREEMPTION_AHEAD = "preempted, in its grace time"
+    TIME_LIMIT_AHEAD = "near its time limit"
+    ASKED = "asked to stop by a signal"
+    TIME_LIMIT = "at its time limit"
+    REQUEUED = "requeued by Slurm"
+    PREEMPTED = "preempted for good"
+    CANCELLED = "cancelled by its user"
+    UNKNOWN = "unknown, as Slurm does not answer"
+
+    @property
+    def may_requeue(self) -> bool:
+        """Whether the job's fate is still open, so that `scontrol requeue` undoes nobody's decision: it would bring
+        back a job that its user has cancelled, and one that Slurm has requeued itself needs none."""
+        return self in _OPEN
+
+
+_OPEN = frozenset({Cause.PREEMPTION_AHEAD, Cause.TIME_LIMIT_AHEAD, Cause.ASKED, Cause.TIME_LIMIT})
+
+
+def parse_job(text: str) -> JobView | None:
+    """The answer of `scontrol show job --oneliner ID`; None if it tells of no job."""
+    fields = dict(re.findall(r"(\w+)=(\S+)", text))
+    if "JobState" not in fields:
+        return None
+    return JobView(
+        state=fields["JobState"],
+        reason=fields.get("Reason", "None"),
+        restarts=int(fields.get("Restarts", 0)),
+        preempted_at=_time(fields.get("PreemptTime")),
+        ends_at=_time(fields.get("EndTime")),
+    )
+
+
+def cause_of(job: JobView | None, *, restarts: int, lead_s: float, now: datetime) -> Cause:
+    """Why a job that had started `restarts` times before was signalled.
+
+    `lead_s` is how long before the time limit the job wants to be told.
+    """
+    if job is None:
+        return Cause.UNKNOWN
+    if job.restarts > restarts:
+        return Cause.REQUEUED
+    if job.state in _GOING_ON:
+        if job.preempted_at is not None:
+            return Cause.PREEMPTION_AHEAD
+        near = job.ends_at is not None and job.ends_at - now <= timedelta(seconds=lead_s) + _EARLY
+        return Cause.TIME_LIMIT_AHEAD if near else Cause.ASKED
+    if job.reason == "TimeLimit" or job.state == "TIMEOUT":
+        return Cause.TIME_LIMIT
+    # Within its grace a job can be cancelled, too; Slurm sets both times anew when it ends a preempted job itself.
+    if job.state == "PREEMPTED" or (job.preempted_at is not None and job.preempted_at == job.ends_at):
+        return Cause.PREEMPTED
+    return Cause.CANCELLED
+
+
+def _time(text: str | None) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text) if text else None
+    except ValueError:  # "None", "Unknown", "N/A"
+        return None

@@ -1,0 +1,84 @@
+"""What a run directory keeps of Slurm: which jobs were submitted for it, and what their agents did.
+
+Two logs, each line whole or absent. `resolute submit` alone writes the first, a job's first agent alone the second: no
+two hosts write to one file at a time, which shared file systems would not order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher.durable import make_directory
+from launcher.event_log import EventLog, read_events
+from launcher.paths import CheckpointName, RunPaths
+
+
+@dataclass(frozen=True)
+class SlurmPaths:
+    """Where everything of Slurm lies in the run directory `root`, or beside the runs of a sweep."""
+
+    root: Path
+
+    @property
+    def folder(self) -> Path:
+        """Batch scripts by their job's id, and what was printed before the agents had the log."""
+        return self.root / "slurm"
+
+    @property
+    def submissions(self) -> Path:
+        return self.folder / "submissions.jsonl"
+
+    @property
+    def attempts(self) -> Path:
+        return self.folder / "attempts.jsonl"
+
+    @property
+    def log(self) -> Path:
+        """What driver and agents say, over all attempts."""
+        return RunPaths(self.root).logs / "slurm.log"
+
+
+@dataclass(frozen=True)
+class Stay:
+    """One allocation of a job: between two requeues."""
+
+    job_id: str
+    restarts: int
+
+
+def append(path: Path, event: str, **facts: Any) -> None:
+    """Add a line to one of the logs. Raises DiskFullError."""
+    make_directory(path.parent)
+    log = EventLog(path)
+    try:
+        log.append({"event": event, **facts})
+    finally:
+        log.close()
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The lines of one of the logs, oldest first; none if it does not exist yet."""
+    return read_events(path) if path.is_file() else []
+
+
+def newest_checkpoint(root: Path) -> str:
+    """Name of the farthest position that a checkpoint lies at, which is not looked into; "" if there is none."""
+    folder = RunPaths(root).checkpoints
+    names = [CheckpointName.parse(entry.name) for entry in folder.iterdir()] if folder.is_dir() else []
+    positions = [name.position for name in names if name is not None]
+    return str(CheckpointName(max(positions))) if positions else ""
+
+
+def attempts_of(records: list[dict[str, Any]], job_id: str) -> tuple[str, ...]:
+    """Where the attempts of one Slurm job began, over all its stays."""
+    return tuple(line["position"] for line in records if line["event"] == "driver_started" and line["job_id"] == job_id)
+
+
+def holder(records: list[dict[str, Any]]) -> Stay | None:
+    """The stay whose agent started last: the only one that may run a driver."""
+    for line in reversed(records):
+        if line["event"] == "agent_started":
+            return Stay(line["job_id"], line["restarts"])
+    return None
