@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import difflib
 import json
 import re
@@ -17,7 +18,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from launcher.config import JobConfig
-from launcher.job_text import MAX_CHARACTERS, Lines, Location, TextError, read_text, unprintable_texts, write_text
+from launcher.job_inheritance import inherited
+from launcher.job_text import MAX_CHARACTERS, Lines, Location, Text, TextError, read_text, unprintable_texts, write_text
 from launcher.printable import printable
 
 Document = TypeVar("Document", bound=BaseModel)
@@ -58,9 +60,12 @@ class JobError(ValueError):
 def load_job(source: str, overrides: Iterable[str] = ()) -> JobConfig:
     """Read a job by path or by the name of a bundled recipe, with `a.b=c` overrides applied.
 
-    Raises JobError with all mistakes.
+    A job that says `extends: OTHER`, a recipe's name or a path from its own folder, has all that the other one has but
+    for what it says itself. Raises JobError with all mistakes.
     """
-    return load_document(JobConfig, find_job(source), overrides)
+    path = find_job(source)
+    raw = _read(_text_of(path), source=str(path), model=JobConfig)
+    return _validated(JobConfig, _extended(raw, (path.resolve(),)), source=str(path), overrides=overrides)
 
 
 def find_job(source: str) -> Path:
@@ -75,12 +80,15 @@ def parse_job(text: str, *, source: str = "job", overrides: Iterable[str] = ()) 
 
 def load_document(model: type[Document], path: Path, overrides: Iterable[str] = ()) -> Document:
     """Read a YAML file that holds a `model`, with `a.b=c` overrides applied. Raises JobError with all mistakes."""
+    return parse_document(model, _text_of(path), source=str(path), overrides=overrides)
+
+
+def _text_of(path: Path) -> str:
     try:
         with path.open(encoding="utf-8") as file:
-            text = file.read(MAX_CHARACTERS + 1)  # It may be a device without end.
+            return file.read(MAX_CHARACTERS + 1)  # It may be a device without end.
     except (OSError, UnicodeDecodeError) as error:
         raise JobError(str(path), [Problem("file", "", f"cannot be read ({error})", "check the path")]) from error
-    return parse_document(model, text, source=str(path), overrides=overrides)
 
 
 def find_document(source: str, bundled: Iterable[Path], *, what: str) -> Path:
@@ -102,18 +110,54 @@ def find_document(source: str, bundled: Iterable[Path], *, what: str) -> Path:
 
 def parse_document(model: type[Document], text: str, *, source: str, overrides: Iterable[str] = ()) -> Document:
     """YAML text -> what it holds, as a `model`. Raises JobError with all mistakes."""
+    return _validated(model, _read(text, source=source, model=model), source=source, overrides=overrides)
+
+
+def _read(text: str, *, source: str, model: type[BaseModel]) -> Text:
+    """The text's keys and values. Raises JobError if it has none."""
     try:
         read = read_text(text)
     except TextError as error:
         raise JobError(source, [Problem("file", "", error.rule, error.fix, error.line)]) from error
-    raw, lines = read.value, read.lines
-    problems = [
-        Problem(format_location(place), "", f"stands twice, first in line {first}", "delete one of them", line)
-        for place, line, first in read.repeated
-    ]
-    if not isinstance(raw, dict):
+    if not isinstance(read.value, dict):
         first_key = next(iter(model.model_fields))
         raise JobError(source, [Problem("file", "", "must hold `key: value` lines", f"start with `{first_key}: ...`")])
+    return read
+
+
+def _extended(read: Text, chain: tuple[Path, ...]) -> Text:
+    """A job with what it takes over from the one it extends; `chain` leads to it, from the job that was asked for."""
+    if "extends" not in read.value:
+        return read
+    own = {key: value for key, value in read.value.items() if key != "extends"}
+    base = _base(read, chain)
+    taken = _extended(_read(_text_of(base), source=str(base), model=JobConfig), (*chain, base.resolve()))
+    if taken.repeated:
+        raise JobError(str(base), _repetitions(taken))
+    return dataclasses.replace(read, value=inherited(taken.value, own))
+
+
+def _base(read: Text, chain: tuple[Path, ...]) -> Path:
+    """The path of the job that is extended. Raises JobError."""
+    name, path = read.value["extends"], chain[-1]
+
+    def refusal(rule: str, fix: str) -> JobError:
+        return JobError(str(path), [Problem("extends", _shorten(name), rule, fix, read.lines.get(("extends",)))])
+
+    if not isinstance(name, str):
+        raise refusal("must be text", "give a recipe's name, or a path")
+    beside = [path.parent / name, path.parent / f"{name}.yaml"]
+    try:
+        base = next((file for file in beside if file.is_file()), None) or find_job(name)
+    except JobError as error:
+        raise refusal(error.problems[0].rule, error.problems[0].fix) from error
+    if base.resolve() in chain:
+        raise refusal("leads back to itself", "delete it in one of them")
+    return base
+
+
+def _validated(model: type[Document], read: Text, *, source: str, overrides: Iterable[str]) -> Document:
+    raw, lines, problems = read.value, read.lines, _repetitions(read)
     for override in overrides:
         problem = _apply_override(raw, lines, override)
         if problem:
@@ -134,6 +178,13 @@ def parse_document(model: type[Document], text: str, *, source: str, overrides: 
     if problems:
         raise JobError(source, problems)
     return document
+
+
+def _repetitions(read: Text) -> list[Problem]:
+    return [
+        Problem(format_location(place), "", f"stands twice, first in line {first}", "delete one of them", line)
+        for place, line, first in read.repeated
+    ]
 
 
 def dump_job(job: JobConfig) -> str:

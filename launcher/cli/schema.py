@@ -19,9 +19,15 @@ def schema() -> None:
 
       resolute schema > job.schema.json
     """
+    job = JobConfig.model_json_schema()
+    extends = {
+        "type": "string",
+        "description": "A recipe's name, or a path from this file's folder, to take over from.",
+    }
     document = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **JobConfig.model_json_schema(),
+        **job,
+        "properties": {"extends": extends, **job["properties"]},
         "title": "Resolute job",
     }
     typer.echo(json.dumps(document, indent=2))

@@ -37,7 +37,7 @@ ROWS = (
     {"decode_bench"},
     {"decode_loaders"},
     {"config", "events", "failpoints", "job_text"},
-    {"printable"},
+    {"job_inheritance", "printable"},
     {"__init__"},
 )
 ROW_OF = {room: row for row, rooms in enumerate(ROWS) for room in rooms}
@@ -71,6 +71,7 @@ LIGHT_MODULES = [
     "launcher.coordinator",
     "launcher.disk_budget",
     "launcher.job_file",
+    "launcher.job_inheritance",
     "launcher.manifest",
     "launcher.paths",
     "launcher.plan",
