@@ -18,6 +18,17 @@ class EventLogError(ValueError):
     """An event log holds a line that no run has written."""
 
 
+class LoggedEvent(dict[str, Any]):
+    """An event as it was read. To ask it for a key that it has not gives an EventLogError with the line's number."""
+
+    def __init__(self, entries: Mapping[str, Any], *, where: str):
+        super().__init__(entries)
+        self._where = where
+
+    def __missing__(self, key: str) -> Any:
+        raise EventLogError(f"{self._where}: it has no {key!r}, as every event of a run's of its kind has")
+
+
 class EventLog:
     """Appends to `path`, having removed the torn last line of a run that was killed. Threads may share it."""
 
@@ -58,23 +69,31 @@ class EventLog:
             os.ftruncate(self._descriptor, whole)
 
 
-def read_events(path: Path) -> list[dict[str, Any]]:
+def read_events(path: Path) -> list[LoggedEvent]:
     """The events of a run, which may still be running: a last line without its end is left out.
 
-    Raises EventLogError with the number of a line that is no JSON object.
+    Raises EventLogError with the number of a line that is no JSON object with a name and a time.
     """
     *lines, _torn = path.read_bytes().split(b"\n")
-    return [_parse(path, number, line) for number, line in enumerate(lines, start=1)]
+    return [_parse(f"{path}, line {number}", line) for number, line in enumerate(lines, start=1)]
 
 
-def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
+def _parse(where: str, line: bytes) -> LoggedEvent:
     try:
         event = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise EventLogError(f"{path}, line {number}: not JSON ({error})") from error
+        raise EventLogError(f"{where}: not JSON ({error})") from error
     if not isinstance(event, dict):
-        raise EventLogError(f"{path}, line {number}: not a JSON object")
-    return event
+        raise EventLogError(f"{where}: not a JSON object")
+    logged = LoggedEvent(event, where=where)
+    name, time = logged["event"], logged["time"]
+    try:
+        datetime.fromisoformat(time)
+    except (ValueError, TypeError) as error:
+        raise EventLogError(f"{where}: its time is none") from error
+    if not isinstance(name, str):
+        raise EventLogError(f"{where}: its name is no text")
+    return logged
 
 
 def _finite(value: Any) -> Any:

@@ -72,6 +72,15 @@ class CheckpointInfo:
     def num_bytes(self) -> int:
         return sum(file.size_bytes for file in self.parts.values())
 
+    def fact(self, *keys: str) -> Any:
+        """The fact at these keys, one within the other. Raises CheckpointError where there is none."""
+        found: Any = self.facts
+        for key in keys:
+            if not isinstance(found, dict) or key not in found:
+                raise CheckpointError(f"{self.path.name} does not fit this job: it tells no {'.'.join(keys)}")
+            found = found[key]
+        return found
+
 
 def part_path(directory: Path, part: str) -> Path:
     return directory / f"{part}.safetensors"

@@ -47,8 +47,19 @@ class Summary:
         return dataclasses.asdict(self)
 
 
+class ReportError(ValueError):
+    """Events that no run has reported."""
+
+
 def summarise(events: Iterable[Mapping[str, Any]]) -> Summary:
-    """Read a run's events, oldest first, in the form in which events.jsonl holds them."""
+    """Read a run's events, oldest first, in the form in which events.jsonl holds them. Raises ReportError."""
+    try:
+        return _summarise(events)
+    except (TypeError, AttributeError, ValueError, ArithmeticError) as error:
+        raise ReportError(f"events.jsonl holds what no run has written ({error}); move it away") from error
+
+
+def _summarise(events: Iterable[Mapping[str, Any]]) -> Summary:
     trained: dict[int, Mapping[str, Any]] = {}
     evaluated: dict[int, Mapping[str, Any]] = {}
     transition_s: dict[int, float] = {}

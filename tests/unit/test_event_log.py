@@ -91,12 +91,37 @@ def test_threads_do_not_tear_each_others_lines(tmp_path: Path) -> None:
     assert sorted(seen) == [(thread, turn) for thread in range(4) for turn in range(50)]
 
 
-@pytest.mark.parametrize("line", ["not json", "[1]", ""])
-def test_a_damaged_line_within_is_named_with_its_number(tmp_path: Path, line: str) -> None:
+HONEST = '{"time": "2026-03-14T09:26:53.589+00:00", "event": "a"}'
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("not json", "not JSON"),
+        ("", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("[1]", "not a JSON object"),
+        ("{}", "it has no 'event'"),
+        ('{"event": "x"}', "it has no 'time'"),
+        ('{"event": "x", "time": "noon"}', "its time is none"),
+        ('{"event": "x", "time": 3}', "its time is none"),
+        (HONEST.replace('"a"', "7"), "its name is no text"),
+    ],
+)
+def test_a_damaged_line_within_is_named_with_its_number(tmp_path: Path, line: str, reason: str) -> None:
     path = tmp_path / "events.jsonl"
-    path.write_text(f'{{"event": "a"}}\n{line}\n{{"event": "b"}}\n')
-    with pytest.raises(EventLogError, match=r"events\.jsonl, line 2: not"):
+    path.write_text(f"{HONEST}\n{line}\n{HONEST}\n")
+    with pytest.raises(EventLogError, match=rf"events\.jsonl, line 2: {reason}"):
         read_events(path)
+
+
+def test_to_ask_an_event_for_what_it_lacks_names_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_text(f"{HONEST}\n{HONEST}\n")
+    event = read_events(path)[1]
+    assert event == json.loads(HONEST)
+    with pytest.raises(EventLogError, match=r"events\.jsonl, line 2: it has no 'epoch'"):
+        event["epoch"]
 
 
 def test_a_link_in_the_logs_place_is_not_followed(tmp_path: Path) -> None:
