@@ -4,75 +4,14 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from launcher.config import JobConfig
-from launcher.job_file import load_job
 from launcher.plan import Plan, PlanError, Position, build_plan, differences, feasible_world, resolutions
 from tests.unit.sample_jobs import make_job, make_plan
-
-IMAGENET_16 = Path(__file__).parents[2] / "jobs" / "imagenet-rn50-16.yaml"
-# ffcv-imagenet's rn50_configs: epochs -> the ramp's first and last epoch.
-PUBLISHED_RAMPS = {16: (11, 13), 24: (17, 20), 32: (23, 27), 40: (29, 34), 56: (41, 48), 88: (65, 76)}
-# The switch to 192 px that these ramps leave after rounding to 32 px.
-PUBLISHED_SWITCH = {16: 12, 24: 19, 32: 25, 40: 32, 56: 45, 88: 71}
-
-
-def published_resolution(epoch: int, start_ramp: int, end_ramp: int) -> int:
-    """`get_resolution` of ffcv-imagenet's train_imagenet.py."""
-    if epoch <= start_ramp:
-        return 160
-    if epoch >= end_ramp:
-        return 192
-    return int(np.round(np.interp([epoch], [start_ramp, end_ramp], [160, 192])[0] / 32)) * 32
-
-
-def published_lr(epoch: int, lr: float, epochs: int, lr_peak_epoch: int = 2) -> float:
-    """`get_cyclic_lr` of ffcv-imagenet's train_imagenet.py."""
-    return float(np.interp([epoch], [0, lr_peak_epoch, epochs], [1e-4 * lr, lr, 0])[0])
-
-
-def published_job(epochs: int) -> JobConfig:
-    """jobs/imagenet-rn50-16.yaml for another number of epochs."""
-    start, end = PUBLISHED_RAMPS[epochs]
-    points = f"[[0, 1e-4], [2, 1], [{epochs}, 0]]"
-    lengths = [f"phases.{index}.epochs={length}" for index, length in enumerate((start, end - start, epochs - end))]
-    return load_job(str(IMAGENET_16), [*lengths, f"learning_rate.shape.points={points}"])
-
-
-def test_the_16_epoch_recipe_is_the_file_that_is_shipped() -> None:
-    assert published_job(16) == load_job(str(IMAGENET_16))
-
-
-@pytest.mark.parametrize("epochs", PUBLISHED_RAMPS)
-def test_imagenet_on_8_workers_has_the_published_size_and_learning_rate_at_every_epoch(epochs: int) -> None:
-    plan = build_plan(published_job(epochs), num_samples=1281167, world_size=8)
-    assert [row.epoch for row in plan.rows] == list(range(epochs))
-    sizes = [row.resolution for row in plan.rows]
-    assert sizes == [published_resolution(epoch, *PUBLISHED_RAMPS[epochs]) for epoch in range(epochs)]
-    assert sizes.index(192) == PUBLISHED_SWITCH[epochs]
-    for row in plan.rows:
-        assert row.lr_start == pytest.approx(published_lr(row.epoch, 1.7, epochs), rel=1e-12, abs=1e-15)
-        assert row.lr_end == pytest.approx(published_lr(row.epoch + 1, 1.7, epochs), rel=1e-12, abs=1e-15)
-        assert (row.batch_per_worker, row.global_batch, row.steps) == (512, 4096, 312)
-        assert row.dropped_samples == 1281167 - 312 * 4096
-
-
-@pytest.mark.parametrize("epochs", PUBLISHED_RAMPS)
-def test_imagenet_has_the_published_learning_rate_at_steps_within_epochs(epochs: int) -> None:
-    plan = build_plan(published_job(epochs), num_samples=1281167, world_size=8)
-    for row in plan.rows:
-        ends = [published_lr(row.epoch, 1.7, epochs), published_lr(row.epoch + 1, 1.7, epochs)]
-        for step in (0, 1, 155, 156, 311):
-            published = float(np.interp(step, [0, row.steps], ends))
-            found = plan.learning_rate(Position(row.epoch, step * row.global_batch))
-            assert found == pytest.approx(published, rel=1e-11, abs=1e-15)
 
 
 def test_phases_follow_each_other_with_their_own_settings() -> None:
