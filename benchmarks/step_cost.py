@@ -2,9 +2,10 @@
 
     python -m benchmarks.step_cost [--model resnet50] [--epochs 12] [--mode single|ray]
 
-Even epochs are trained in one lease and save nothing; odd ones in leases of 2 s with a checkpoint every `--save-every-s`.
-Time is the coordinator's, from an epoch's first directive to the next one's: waiting for a save is in it. Each odd epoch is
-divided by the mean of its two neighbours; the median of these ratios and all the figures are printed.
+Even epochs are trained in one lease and save nothing; odd ones in leases of 2 s with a checkpoint every
+`--save-every-s`. Time is the coordinator's, from an epoch's first directive to the next one's: waiting for a save is in
+it. Each odd epoch is divided by the mean of its two neighbours; the median of these ratios and all the figures are
+printed.
 """
 
 from __future__ import annotations
