@@ -6,12 +6,13 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 FORMAT_VERSION: Final = 1
 _CHUNK_BYTES = 1 << 20
+_MAX_CHARACTERS = 32 << 20
 
 Count = Annotated[int, Field(ge=0)]
 Pixels = Annotated[int, Field(ge=1)]
@@ -23,7 +24,7 @@ class CardError(ValueError):
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Extent(_Strict):
@@ -119,21 +120,36 @@ def read_card(beton: Path) -> Card | None:
     """The card beside `beton`; None where there is none. Raises CardError if it cannot be understood."""
     path = card_path(beton)
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
+        if not path.is_file():  # A pipe would be waited for.
+            if path.exists():
+                raise CardError(f"{path}: is not a file; delete it, or write the data again")
+            return None
+        with path.open(encoding="utf-8") as file:
+            text = file.read(_MAX_CHARACTERS + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise CardError(f"{path}: cannot be read ({error})") from error
+    if len(text) > _MAX_CHARACTERS:
+        raise CardError(f"{path}: is longer than {_MAX_CHARACTERS:,} characters, as no card is; write the data again")
     try:
-        version = json.loads(text)["format_version"]
+        version = json.loads(text, object_pairs_hook=_without_repeats)["format_version"]
         if isinstance(version, int) and version > FORMAT_VERSION:
             raise CardError(
                 f"{path}: written by a newer Resolute (card format {version}, this one reads "
                 f"{FORMAT_VERSION}); upgrade resolute, or write the data again with this one"
             )
         return Card.model_validate_json(text)
-    except (ValidationError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValidationError, json.JSONDecodeError, _RepeatError, RecursionError, KeyError, TypeError) as error:
         raise CardError(f"{path}: {_reason(error)}; write the data again, or delete the card") from error
+
+
+def require_own(card: Card, beton: Path, *, num_samples: int) -> None:
+    """Raises CardError if the card is another file's by its numbers, which costs nothing to see; `verify` reads all."""
+    num_bytes = beton.stat().st_size
+    if (card.num_samples, card.num_bytes) != (num_samples, num_bytes):
+        raise CardError(
+            f"{card_path(beton)}: tells of {card.num_samples:,} samples in {card.num_bytes:,} bytes, and the file has "
+            f"{num_samples:,} in {num_bytes:,}: it is another file's card, or {_COPY_AGAIN}"
+        )
 
 
 def write_card(card: Card, beton: Path) -> None:
@@ -172,7 +188,20 @@ def file_sha256(path: Path) -> str:
 _COPY_AGAIN = "the file was changed or damaged after it was written: copy or write it again"
 
 
+class _RepeatError(ValueError):
+    """A key stands twice in an object of JSON, of which readers may take the one or the other."""
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        raise _RepeatError("a key stands twice")
+    return entries
+
+
 def _reason(error: Exception) -> str:
+    if isinstance(error, _RepeatError):
+        return str(error)
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))

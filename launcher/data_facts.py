@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ffcv_datasets.beton import Beton
-from ffcv_datasets.card import Card, read_card
+from ffcv_datasets.card import Card, read_card, require_own
 from launcher.config import Data, JobConfig
 from launcher.job_file import JobError, Problem
 
@@ -84,7 +84,10 @@ class _Opened:
     def read(cls, key: str, path: str, problems: list[Problem]) -> _Opened | None:
         try:
             with Beton(Path(path)) as beton:
-                return cls(path, beton.num_samples, int(beton.labels().max(initial=0)), read_card(Path(path)))
+                card = read_card(Path(path))
+                if card is not None:
+                    require_own(card, Path(path), num_samples=beton.num_samples)
+                return cls(path, beton.num_samples, int(beton.labels().max(initial=0)), card)
         except (ValueError, OSError) as error:
             problems.append(
                 Problem(

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ffcv_datasets.card import Card, CardError, Extent, card_path, read_card, verify, write_card
+from ffcv_datasets.card import Card, CardError, Extent, card_path, read_card, require_own, verify, write_card
 
 CONTENT = b"the content of a data file"
 
@@ -68,6 +69,11 @@ def test_a_card_of_a_newer_version_asks_for_an_upgrade(beton: Path) -> None:
     [
         ("", "is not a card"),
         ("[1]", "is not a card"),
+        ("[" * 100_000, "is not a card"),
+        ('{"format_version": 1, "a": {"b": 1, "b": 2}}', "a key stands twice"),
+        (a_card().model_dump_json().replace("255.0", "NaN"), "channel_mean"),
+        (a_card().model_dump_json().replace("255.0", "Infinity"), "channel_mean"),
+        (a_card().model_dump_json().replace("9.5", "1e999"), "width"),
         ("{}", "is not a card"),
         ('{"format_version": 0}', "format_version"),
         ('{"format_version": 1}', "source: Field required"),
@@ -81,6 +87,25 @@ def test_what_is_not_a_card_is_named_with_the_reason(beton: Path, text: str, rea
     with pytest.raises(CardError, match=reason) as caught:
         read_card(beton)
     assert str(card_path(beton)) in str(caught.value)
+
+
+def test_a_card_without_end_is_refused_and_a_pipe_is_not_waited_for(beton: Path) -> None:
+    card_path(beton).touch()
+    os.truncate(card_path(beton), 1 << 40)
+    with pytest.raises(CardError, match="is longer than"):
+        read_card(beton)
+    card_path(beton).unlink()
+    os.mkfifo(card_path(beton))
+    with pytest.raises(CardError, match="is not a file"):
+        read_card(beton)
+
+
+@pytest.mark.parametrize(("num_samples", "content"), [(4, CONTENT), (3, CONTENT + b"!")])
+def test_another_files_card_is_seen_by_its_numbers(beton: Path, num_samples: int, content: bytes) -> None:
+    require_own(a_card(), beton, num_samples=3)
+    beton.write_bytes(content)
+    with pytest.raises(CardError, match=r"data\.v2\.card\.json: tells of 3 samples in 26 bytes, and the file has "):
+        require_own(a_card(), beton, num_samples=num_samples)
 
 
 @pytest.mark.parametrize("classes", [None, ("cat",)])
