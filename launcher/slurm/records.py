@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.durable import make_directory
-from launcher.event_log import EventLog, read_events
+from launcher.event_log import EventLog, LoggedEvent, read_events
 from launcher.paths import CheckpointName, RunPaths
 
 
@@ -58,7 +58,7 @@ def append(path: Path, event: str, **facts: Any) -> None:
         log.close()
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def read(path: Path) -> list[LoggedEvent]:
     """The lines of one of the logs, oldest first; none if it does not exist yet."""
     return read_events(path) if path.is_file() else []
 
@@ -71,12 +71,12 @@ def newest_checkpoint(root: Path) -> str:
     return str(CheckpointName(max(positions))) if positions else ""
 
 
-def attempts_of(records: list[dict[str, Any]], job_id: str) -> tuple[str, ...]:
+def attempts_of(records: list[LoggedEvent], job_id: str) -> tuple[str, ...]:
     """Where the attempts of one Slurm job began, over all its stays."""
     return tuple(line["position"] for line in records if line["event"] == "driver_started" and line["job_id"] == job_id)
 
 
-def holder(records: list[dict[str, Any]]) -> Stay | None:
+def holder(records: list[LoggedEvent]) -> Stay | None:
     """The stay whose agent started last: the only one that may run a driver."""
     for line in reversed(records):
         if line["event"] == "agent_started":

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
+from launcher.event_log import LoggedEvent
 from launcher.paths import RunPaths
 from launcher.run_directory import read_owner
 from launcher.slurm import records
@@ -45,16 +45,16 @@ class FakeRun:
         job_id = slurm.submit(*defaults, printed, "--open-mode=append", *sbatch, f"--wrap={command}")
         return cls(slurm, root, job_id, samples)
 
-    def records(self, event: str) -> list[dict[str, Any]]:
+    def records(self, event: str) -> list[LoggedEvent]:
         return [line for line in records.read(SlurmPaths(self.root).attempts) if line["event"] == event]
 
-    def events(self, name: str) -> list[dict[str, Any]]:
+    def events(self, name: str) -> list[LoggedEvent]:
         return [line for line in records.read(RunPaths(self.root).events) if line["event"] == name]
 
     def await_training(self, *, attempts: int = 1) -> None:
         """Wait until that many attempts have begun to train."""
 
-        def look() -> list[dict[str, Any]]:
+        def look() -> list[LoggedEvent]:
             self.slurm.hurry(self.job_id)
             return self.events("workers_ready")
 

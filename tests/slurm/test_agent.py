@@ -62,6 +62,25 @@ def test_asked_to_stop_by_a_signal_it_saves_and_is_queued_again(slurm: Cluster, 
     assert run.causes[0] == "asked to stop by a signal"
 
 
+def test_warned_of_its_time_limit_it_is_queued_again_before_that(slurm: Cluster, tmp_path: Path) -> None:
+    run = FakeRun.submit(slurm, tmp_path / "run", "--signal=USR2@60", samples=1000)
+    run.await_training()
+    slurm.end_soon(run.job_id, within_s=70)
+    run.await_training(attempts=2)
+    assert run.causes == ["near its time limit", "requeued by Slurm"]
+    assert slurm.job(run.job_id)["Restarts"] == "1"
+
+
+def test_at_its_time_limit_it_is_queued_again_before_it_is_killed(slurm: Cluster, tmp_path: Path) -> None:
+    run = FakeRun.submit(slurm, tmp_path / "run", "--signal=USR2@1", samples=1000, driver="--teardown-s 600")
+    run.await_training()
+    slurm.end_soon(run.job_id, within_s=1)
+    run.await_training(attempts=2)
+    assert run.causes[0] == "at its time limit"
+    assert [line["accepted"] for line in run.records("requeue_asked")] == [True]
+    assert run.records("driver_started")[1]["position"] != ""
+
+
 def test_cancelled_by_its_user_it_saves_and_never_comes_back(slurm: Cluster, tmp_path: Path) -> None:
     run = FakeRun.submit(slurm, tmp_path / "run")
     run.await_training()
