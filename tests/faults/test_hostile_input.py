@@ -328,3 +328,51 @@ def sums(folder: Path) -> dict[str, str]:
                 with path.open("rb") as file:
                     found[str(path)] = hashlib.sha256(file.read(1 << 20)).hexdigest()
     return found
+
+
+def rewrite_card(**changes: object) -> Callable[[Path], None]:
+    def act(card: Path) -> None:
+        card.write_text(json.dumps({**json.loads(card.read_text()), **changes}))
+
+    return act
+
+
+HOSTILE_CARDS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "that nests 100,000 deep": (lambda c: c.write_text("[" * 100_000), "is not a card"),
+    "of a terabyte": (lambda c: os.truncate(c, 1 << 40), "is longer than"),
+    "that is a pipe": (replace_by_pipe, "is not a file"),
+    "that is no UTF-8": (lambda c: c.write_bytes(b"\xff\xfe{}"), "cannot be read"),
+    "that is a pickle": (lambda c: c.write_bytes(pickle.dumps(Payload(c.parent / "SPOILS"))), "cannot be read"),
+    "whose mean is NaN": (rewrite_card(channel_mean=[float("nan")] * 3), "channel_mean"),
+    "of another file": (rewrite_card(num_bytes=7), "it is another file's card"),
+    "of a later release": (rewrite_card(format_version=2), "upgrade resolute"),
+    "with a key of code": (rewrite_card(__import__="os"), "Extra inputs are not permitted"),
+}
+
+
+@pytest.mark.parametrize("harm", HOSTILE_CARDS)
+def test_a_hostile_card_is_refused_with_a_sentence(harm: str, folder: Path, tmp_path: Path, commands: Commands) -> None:
+    act, sentence = HOSTILE_CARDS[harm]
+    data = shutil.copytree(folder / "data", tmp_path / "data")
+    act(data / "train.card.json")
+    job = write_job(tmp_path, data)
+    refused = commands.resolute("run", job, cwd=tmp_path)
+    assert refused.code == 2, refused
+    assert sentence in refused.err
+    assert "Traceback" not in refused.err
+    assert shows_no_control_characters(refused)
+    assert sorted(os.listdir(tmp_path)) == ["data", "toy.yaml"]
+    assert not (data / "SPOILS").exists()
+
+
+def test_a_class_that_is_named_to_rule_the_terminal_is_shown_as_it_is_written(
+    folder: Path, tmp_path: Path, commands: Commands
+) -> None:
+    data = shutil.copytree(folder / "data", tmp_path / "data")
+    card = json.loads((data / "train.card.json").read_text())
+    names = [f"\x1b]0;owned\x07\x9b2J{number}" for number in range(len(card["classes"]))]
+    (data / "train.card.json").write_text(json.dumps({**card, "classes": names, "source": "../../\x1b[2J"}))
+    shown = commands.resolute("data", "info", data / "train.beton")
+    assert shown.code == 0, shown
+    assert "\\x1b]0;owned\\x07" in shown.out.replace("\n", "")
+    assert shows_no_control_characters(shown)
