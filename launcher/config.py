@@ -339,6 +339,16 @@ def _resolution_tag(value: Any) -> str:
 Resolution = Annotated[Annotated[Pixels, Tag("size")] | Annotated[Ramp, Tag("ramp")], Discriminator(_resolution_tag)]
 
 
+def _trainable_tag(value: Any) -> str:
+    return "blocks" if isinstance(value, int) else "parts"
+
+
+TrainableParts = Literal["all", "classifier", "classifier_and_last_norm"]
+Trainable = Annotated[
+    Annotated[TrainableParts, Tag("parts")] | Annotated[Count, Tag("blocks")], Discriminator(_trainable_tag)
+]
+
+
 def _warmup_tag(value: Any) -> str:
     return "base" if value == "base" else "factor"
 
@@ -368,6 +378,11 @@ class Phase(Section):
     al. 2017, section 2.2."""
     crop_scale: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = (0.08, 1.0)
     """Least and greatest share of the image's area in a training crop."""
+    centre_crop: Fraction | None = None
+    """Train on the centre crop of this share of the shorter side, as evaluations judge it, instead of random crops."""
+    trainable: Trainable = "all"
+    """What learns: all, classifier, classifier_and_last_norm (FixRes), or a number: the classifier and so many of the
+    last blocks. All else is frozen, and computes as in evaluation."""
     norm: Norm | None = None
     """What becomes of batch norms' statistics where this phase changes size or crop; the job's `norm` when absent."""
 

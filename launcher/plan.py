@@ -11,7 +11,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
-from launcher.config import FreezeNorm, JobConfig, LearningRate, Norm, Phase, RecalibrateNorm
+from launcher.config import FreezeNorm, JobConfig, LearningRate, Norm, Phase, RecalibrateNorm, Trainable
 from launcher.schedules import learning_rate_at, resolution_at, size_increases
 
 CostRule = Callable[[int], float]
@@ -58,6 +58,9 @@ class EpochSpec:
     """What the LR comes to at the epoch's end, before it jumps if it does."""
     relative_cost: float
     crop_scale: tuple[float, float]
+    centre_crop: float | None = None
+    """Share of the shorter side in a centre crop; None: random crops."""
+    trainable: Trainable = "all"
     offset: int = 0
     """Samples before the first whole global batch: another global batch was used until then."""
     recalibration_batches: int = 0
@@ -77,7 +80,8 @@ class EpochSpec:
 
     def same_images(self, other: EpochSpec) -> bool:
         """Whether samples look alike in both epochs, so that a norm's statistics from one hold in the other."""
-        return (self.resolution, self.crop_scale) == (other.resolution, other.crop_scale)
+        looks = ("resolution", "crop_scale", "centre_crop")
+        return all(getattr(self, name) == getattr(other, name) for name in looks)
 
 
 _DEFAULTS = {f.name: f.default for f in dataclasses.fields(EpochSpec) if f.default is not dataclasses.MISSING}
@@ -347,6 +351,8 @@ def _phase_rows(bare: Plan, index: int, first_epoch: int, cost: CostRule) -> lis
                 lr_end=bare._learning_rate(index, epoch, 1, global_batch),
                 relative_cost=cost(resolution),
                 crop_scale=phase.crop_scale,
+                centre_crop=phase.centre_crop,
+                trainable=phase.trainable,
             )
         )
     return rows

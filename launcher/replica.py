@@ -22,3 +22,9 @@ def replicate(model: nn.Module, device: torch.device, *, resolution: int) -> Dis
     torch.autograd.backward(logits.sum())
     replica.zero_grad(set_to_none=True)
     return replica
+
+
+def dissolve(replica: DistributedDataParallel) -> None:
+    """Free the replica's model for another one, whatever still refers to this one."""
+    # Else it goes on exchanging gradients until it is collected.
+    replica._remove_autograd_hooks()  # type: ignore[no-untyped-call]

@@ -18,7 +18,7 @@ from launcher.durable import write_atomically
 from launcher.events import AttemptStarted
 from launcher.heartbeat import Claim
 from launcher.job_file import dump_job
-from launcher.models import check_model, check_optimizer, check_weights
+from launcher.models import check_model, check_optimizer, check_trainable, check_weights
 from launcher.paths import RunPaths
 from launcher.plan import BEGINNING, Plan, PlanError, Position, build_plan, differences, feasible_world, resolutions
 
@@ -82,6 +82,8 @@ def check_job(job: JobConfig, *, source: str) -> tuple[JobConfig, Plan, DataFact
     plan = build_plan(job, num_samples=data.num_samples, world_size=world_size)
     sizes = [*resolutions(job), *filter(None, [job.evaluation.resolution])]
     check_model(job.model, num_classes=data.num_classes, resolutions=sizes)
+    by_phase = [phase.trainable for phase in job.phases]
+    check_trainable(job.model, num_classes=data.num_classes, by_phase=by_phase)
     check_optimizer(job.optimizer)
     return _with_absolute_paths(job), plan, data
 
@@ -152,7 +154,7 @@ def _go_on(setup: RunSetup, found: Scan, world_size: int) -> RunSetup:
         )
     plan = build_plan(setup.job, num_samples=setup.plan.num_samples, world_size=world_size, start=reached)
     write_atomically(paths.plan, json.dumps(plan.to_json(), indent=1) + "\n")
-    evaluated_epoch = found.newest.facts["standing"]["evaluated_epoch"] if found.newest else None
+    evaluated_epoch = found.newest.fact("standing", "evaluated_epoch") if found.newest else None
     start = _first_step(plan, reached)
     return replace(
         setup,

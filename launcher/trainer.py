@@ -15,15 +15,16 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ffcv_datasets.batches import BatchSource
-from ffcv_datasets.crop import CentreView
 from ffcv_datasets.decoder import DataError
 from launcher import failpoints
 from launcher.batch_norm import freeze, norm_layers, recalibrate
-from launcher.config import Ema, Evaluation
+from launcher.config import Ema, Evaluation, Trainable
 from launcher.device_batches import DeviceBatch, Transfer
+from launcher.examination import Examination
+from launcher.model_input import ModelInput, Pixels
+from launcher.models import let_learn, set_training
 from launcher.plan import EpochSpec, Plan, Position
-from launcher.replica import replicate
-from launcher.sample_order import evaluation_batches
+from launcher.replica import dissolve, replicate
 from launcher.tasks.classification import Classification, Scores
 from launcher.training_feed import TrainingFeed
 
@@ -50,14 +51,6 @@ class SpanResult:
             data_wait_s=self.data_wait_s + other.data_wait_s,
             loss_sum=self.loss_sum + other.loss_sum,
         )
-
-
-@dataclass(frozen=True)
-class Pixels:
-    """How uint8 pixels become the model's input: channel statistics in 0..255."""
-
-    channel_mean: tuple[float, float, float]
-    channel_std: tuple[float, float, float]
 
 
 class Trainer:
@@ -106,16 +99,17 @@ class Trainer:
         self.steps_begun = 0
         self._ema = ema
         self._clip_norm = clip_norm
-        self._precision = precision
+        self._trainable: Trainable = "all"
+        self._input = ModelInput(pixels, device, precision)
         self._replica = replicate(model, device, resolution=plan.rows[0].resolution) if plan.world_size > 1 else model
         self._task = task
-        self._mean = torch.tensor(pixels.channel_mean, device=device).view(1, 3, 1, 1)
-        self._scale = 1 / torch.tensor(pixels.channel_std, device=device).view(1, 3, 1, 1)
         self.feed = TrainingFeed(train_data, transfer, plan=plan, rank=rank)
-        self._val_data = val_data
-        self._transfer = transfer
-        self._evaluation = evaluation
         self._replaced: list[DataError] = []
+        self._examination = None
+        if val_data is not None:
+            self._examination = Examination(
+                val_data, transfer, task, self._input, evaluation, self._replaced, rank, plan.world_size
+            )
 
     def train(self, spec: EpochSpec, start: int, until: int) -> SpanResult:
         """Train samples `start` to `until` of an epoch, counted over all ranks.
@@ -124,7 +118,9 @@ class Trainer:
         """
         began, waited_before = time.perf_counter(), self.feed.waited_s
         loss_sum = torch.zeros((), device=self.device)
+        self._let_learn(spec)
         self._replica.train()
+        set_training(self.model)
         if spec.norm_frozen:
             freeze(self.model)
         for done in range(start, until, spec.global_batch):
@@ -142,6 +138,16 @@ class Trainer:
         seconds = time.perf_counter() - began
         return SpanResult(until - start, seconds, self.feed.waited_s - waited_before, total)
 
+    def _let_learn(self, spec: EpochSpec) -> None:
+        """Freeze all but what the epoch trains: a collective where that has changed, as gradients are regrouped."""
+        if spec.trainable == self._trainable:
+            return
+        self._trainable = spec.trainable
+        let_learn(self.model, spec.trainable)
+        if isinstance(self._replica, DistributedDataParallel):
+            dissolve(self._replica)
+            self._replica = replicate(self.model, self.device, resolution=spec.resolution)
+
     def _step(self, spec: EpochSpec, done: int) -> Tensor:
         """One update of the weights by the global batch at sample `done`; the sum of its losses over this rank."""
         learning_rate = self.plan.learning_rate(Position(spec.epoch, done))
@@ -153,7 +159,7 @@ class Trainer:
             batch = self.feed.next(spec, done, part)
             with self._summing_gradients(last=part + 1 == spec.accumulate):
                 images = self._model_input(batch)
-                with self._autocast():
+                with self._input.autocast():
                     loss = self._task.loss(self._replica, images, batch.labels)
                 torch.autograd.backward(self.scaler.scale(loss / spec.accumulate))
             loss_sum += loss.detach() * len(batch.labels)
@@ -190,34 +196,20 @@ class Trainer:
         if not norm_layers(self.model):
             return
         sum_over_ranks = dist.all_reduce if self.plan.world_size > 1 else None
-        with self._autocast(), closing(self._beginning(spec)) as inputs:
+        with self._input.autocast(), closing(self._beginning(spec)) as inputs:
             recalibrate(models, inputs, sum_over_ranks=sum_over_ranks)
 
     def _beginning(self, spec: EpochSpec) -> Generator[Tensor, None, None]:
         with closing(self.feed.beginning(spec, spec.recalibration_batches)) as batches:
             for batch in batches:
                 failpoints.hit("norm.recalibrating", rank=self.rank)
-                yield self._normalise(batch.pixels)
+                yield self._input.normalise(batch.pixels)
 
-    @torch.inference_mode()
     def evaluate(self, resolution: int) -> Scores:
         """Judge every validation image once over all ranks: a collective."""
-        assert self._val_data is not None
+        assert self._examination is not None
         self.synchronise_buffers()
-        judged = self.outcome.eval()
-        shares = evaluation_batches(
-            self._val_data.num_samples,
-            batch=self._evaluation.batch_per_worker,
-            rank=self.rank,
-            world_size=self.plan.world_size,
-        )
-        view = CentreView(resolution, crop_ratio=self._evaluation.crop_ratio)
-        with self._val_data.batches(shares, view) as decoded, closing(self._transfer.batches(decoded)) as batches:
-            for batch in batches:
-                images = self._model_input(batch)
-                with self._autocast():
-                    self._task.judge(judged, images, batch.labels)
-        return self._task.scores()
+        return self._examination.examine(self.outcome, resolution)
 
     def synchronise_buffers(self) -> None:
         """Give every rank rank 0's buffers (BatchNorm statistics), as DistributedDataParallel does before each step."""
@@ -243,23 +235,15 @@ class Trainer:
         return float(total)
 
     def _model_input(self, batch: DeviceBatch) -> Tensor:
-        """As _normalise gives it; takes note of samples in whose place others stand."""
+        """Normalised pixels; takes note of samples in whose place others stand."""
         self._replaced.extend(batch.replaced)
-        return self._normalise(batch.pixels)
-
-    def _normalise(self, pixels: Tensor) -> Tensor:
-        """uint8 (N, H, W, 3) pixels -> normalised float32 (N, 3, H, W), channels last in memory."""
-        return (pixels.permute(0, 3, 1, 2).float() - self._mean) * self._scale
+        return self._input.normalise(batch.pixels)
 
     def take_replaced(self) -> list[DataError]:
         """What was wrong with the samples in whose place others stood, since the last call: this rank's."""
-        replaced, self._replaced = self._replaced, []
+        replaced = self._replaced.copy()
+        self._replaced.clear()
         return replaced
-
-    def _autocast(self) -> AbstractContextManager[object]:
-        if self._precision is torch.float32:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=self._precision)
 
 
 def _average(model: nn.Module, ema: Ema) -> AveragedModel:

@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from ffcv_datasets.batches import BatchSource, BatchStream
-from ffcv_datasets.crop import TrainView
+from ffcv_datasets.crop import CentreView, TrainView, View
 from launcher.device_batches import DeviceBatch, DeviceBatches, Transfer
 from launcher.plan import EpochSpec, Plan, Position
 from launcher.sample_order import order, order_hash, rank_batches
@@ -98,8 +98,7 @@ class TrainingFeed:
             world_size=plan.world_size,
             accumulate=spec.accumulate,
         )
-        view = TrainView(plan.seed, spec.epoch, spec.resolution, crop_scale=spec.crop_scale)
-        iterator = self._loader.batches(batches, view, after=after)
+        iterator = self._loader.batches(batches, _view(plan.seed, spec), after=after)
         return _OpenEpoch(Position(spec.epoch, start), order_hash(epoch_order), iterator, self._transfer)
 
     def close(self) -> None:
@@ -108,6 +107,12 @@ class TrainingFeed:
             if epoch is not None:
                 epoch.close()
         self._epoch = self._following = None
+
+
+def _view(seed: int, spec: EpochSpec) -> View:
+    if spec.centre_crop is not None:
+        return CentreView(spec.resolution, crop_ratio=spec.centre_crop)
+    return TrainView(seed, spec.epoch, spec.resolution, crop_scale=spec.crop_scale)
 
 
 class _OpenEpoch:

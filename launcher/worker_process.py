@@ -24,12 +24,13 @@ from launcher.device_batches import host_memory, transfer_to
 from launcher.disk_budget import disk_budget, shortage
 from launcher.durable import free_bytes, require_space
 from launcher.events import DiskWillBeFull, RunFinished, WorkersReady
+from launcher.model_input import Pixels, choose_precision
 from launcher.models import build_model, build_optimizer, start_at_prior, start_from
 from launcher.paths import RunPaths
 from launcher.run_setup import RunSetup
 from launcher.saving import Saver, Standing
 from launcher.tasks.classification import Classification
-from launcher.trainer import Pixels, Trainer
+from launcher.trainer import Trainer
 from launcher.worker import CoordinatorLink, Worker
 
 if TYPE_CHECKING:
@@ -87,15 +88,6 @@ def run_worker(setup: RunSetup, place: Place, link: CoordinatorLink) -> Stop | D
 def threads_per_worker(wanted: int | None, workers_on_node: int) -> int:
     """Threads for torch's CPU kernels: as the job says, else this process's share of the cores it may use."""
     return wanted or max(1, len(os.sched_getaffinity(0)) // workers_on_node)
-
-
-def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
-    """The autocast dtype; float32 means none. `auto` takes bf16 where the GPU computes it, else fp16; fp32 on CPU."""
-    if wanted == "auto":
-        if device.type == "cpu":
-            return torch.float32
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[wanted]
 
 
 def _seed_generators(seed: int, rank: int) -> None:

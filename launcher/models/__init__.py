@@ -3,6 +3,7 @@
 from launcher.models.build import ModelError, build_model, check_model, start_at_prior
 from launcher.models.cost import measure_flops
 from launcher.models.optimizers import OptimizerError, build_optimizer, check_optimizer
+from launcher.models.trainable import check_trainable, let_learn, set_training
 from launcher.models.weights import check_weights, start_from
 
 __all__ = [
@@ -12,8 +13,11 @@ __all__ = [
     "build_optimizer",
     "check_model",
     "check_optimizer",
+    "check_trainable",
     "check_weights",
+    "let_learn",
     "measure_flops",
+    "set_training",
     "start_at_prior",
     "start_from",
 ]

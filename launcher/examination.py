@@ -1,0 +1,51 @@
+"""Judge a model by every image of a data set, each once, shared among the ranks."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ffcv_datasets.batches import BatchSource
+from ffcv_datasets.crop import CentreView
+from ffcv_datasets.decoder import DataError
+from launcher.config import Evaluation
+from launcher.device_batches import Transfer
+from launcher.model_input import ModelInput
+from launcher.sample_order import evaluation_batches
+from launcher.tasks.classification import Classification, Scores
+
+
+@dataclass(frozen=True)
+class Examination:
+    """A data set to judge models by, and how. `replaced` collects what was wrong with samples that others stand for."""
+
+    data: BatchSource
+    transfer: Transfer
+    task: Classification
+    model_input: ModelInput
+    settings: Evaluation
+    replaced: list[DataError]
+    rank: int = 0
+    world_size: int = 1
+
+    @torch.inference_mode()
+    def examine(self, model: nn.Module, resolution: int) -> Scores:
+        """A collective: every rank judges its share. The model stays in evaluation mode."""
+        model.eval()
+        shares = evaluation_batches(
+            self.data.num_samples,
+            batch=self.settings.batch_per_worker,
+            rank=self.rank,
+            world_size=self.world_size,
+        )
+        view = CentreView(resolution, crop_ratio=self.settings.crop_ratio)
+        with self.data.batches(shares, view) as decoded, closing(self.transfer.batches(decoded)) as batches:
+            for batch in batches:
+                self.replaced.extend(batch.replaced)
+                images = self.model_input.normalise(batch.pixels)
+                with self.model_input.autocast():
+                    self.task.judge(model, images, batch.labels)
+        return self.task.scores()
