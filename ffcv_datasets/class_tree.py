@@ -57,22 +57,30 @@ class ClassTree:
         return PictureItem(name=name, picture=FilePart(str(path)), label=int(self.labels[index]))
 
 
+def split_folders(source: Path) -> dict[str, Path]:
+    """{"": source}, or {"train": folder, "val": folder} where `source` holds both. Raises ClassTreeError."""
+    if not source.is_dir():
+        raise ClassTreeError(f"{source}: there is no such folder")
+    train = source / "train"
+    found = [source / name for name in VALIDATION_NAMES if (source / name).is_dir()]
+    if train.is_dir() and found:
+        return {"train": train, "val": found[0]}
+    if _folders(source) == ["train"]:
+        names = ", ".join(f"{name}/" for name in VALIDATION_NAMES)
+        raise ClassTreeError(f"{source}: holds train/ but none of {names}; give {train} to write it alone")
+    return {"": source}
+
+
 def list_splits(source: Path) -> dict[str, ClassTree]:
     """{"": tree} of one class tree, or {"train": tree, "val": tree} where `source` holds both.
 
     The classes of "val" are those of "train", so that labels agree. Raises ClassTreeError.
     """
-    if not source.is_dir():
-        raise ClassTreeError(f"{source}: there is no such folder")
-    train = source / "train"
-    found = [source / name for name in VALIDATION_NAMES if (source / name).is_dir()]
-    if not (train.is_dir() and found):
-        if _folders(source) == ["train"]:
-            names = ", ".join(f"{name}/" for name in VALIDATION_NAMES)
-            raise ClassTreeError(f"{source}: holds train/ but none of {names}; give {train} to write it alone")
+    splits = split_folders(source)
+    if "" in splits:
         return {"": list_class_tree(source)}
-    tree = list_class_tree(train)
-    return {"train": tree, "val": list_class_tree(found[0], classes=tree.classes)}
+    tree = list_class_tree(splits["train"])
+    return {"train": tree, "val": list_class_tree(splits["val"], classes=tree.classes)}
 
 
 def list_class_tree(root: Path, *, classes: Sequence[str] | None = None) -> ClassTree:
@@ -88,11 +96,11 @@ def list_class_tree(root: Path, *, classes: Sequence[str] | None = None) -> Clas
     labels: list[int] = []
     num_ignored = sum(not _is_image(entry.name) for entry in os.scandir(root) if entry.is_file())
     for name in names:
-        images, others = _files_below(root, name)
-        num_ignored += others
+        images, num_others = image_files(root / name)
+        num_ignored += num_others
         if not images and classes is None:
             raise ClassTreeError(f"{root / name}: holds no image to learn this class from; remove the folder")
-        files += images
+        files += [f"{name}/{image}" for image in images]
         labels += [label_of[name]] * len(images)
     return ClassTree(root, tuple(label_of), tuple(files), np.array(labels, np.int64), num_ignored)
 
@@ -121,14 +129,14 @@ def _check_root(root: Path, names: Sequence[str], classes: Sequence[str] | None)
         )
 
 
-def _files_below(root: Path, name: str) -> tuple[list[str], int]:
-    """Image files below root/name, relative to `root` and sorted; number of the other files."""
+def image_files(root: Path) -> tuple[list[str], int]:
+    """Image files below `root`, relative to it and sorted; number of the other files."""
     images: list[str] = []
     num_others = 0
-    for folder, subfolders, files in os.walk(root / name, followlinks=True):
+    for folder, subfolders, files in os.walk(root, followlinks=True):
         subfolders[:] = [subfolder for subfolder in subfolders if not subfolder.startswith(".")]
-        inside = Path(folder).relative_to(root).as_posix()
-        chosen = [f"{inside}/{file}" for file in files if _is_image(file)]
+        inside = "" if folder == os.fspath(root) else os.path.relpath(folder, root) + "/"
+        chosen = [inside + file for file in files if _is_image(file)]
         images += chosen
         num_others += len(files) - len(chosen)
     return sorted(images), num_others

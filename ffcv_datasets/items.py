@@ -22,7 +22,7 @@ from ffcv_datasets.picture import (
     upright_size,
 )
 from ffcv_datasets.samples import StoredSample
-from ffcv_datasets.targets import BOXES, MASK, Size, decode_mask, encode_mask, fit_boxes, fit_mask
+from ffcv_datasets.targets import BOXES, MASK, Size, clip_boxes, decode_mask, encode_mask, fit_boxes, fit_mask
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ class BoxTargets:
 
     boxes: NDArray[np.float32]
     """(n, 5): left, top, right, bottom in pixels of the picture, and the category's number."""
+    size: Size | None
+    """Of the picture, as far as it is known to who tells of the boxes."""
     num_rows: int
     """Rows to store, those of padding included."""
     num_categories: int
@@ -70,24 +72,18 @@ class PictureItem:
     name: str
     picture: FilePart | bytes | Image.Image
     label: int | None = None
-    mask: FilePart | None = None
+    mask: FilePart | bytes | None = None
     targets: BoxTargets | None = None
 
     def identity(self) -> str:
-        if isinstance(self.picture, FilePart):
-            picture = self.picture.stamp()
-        else:
-            data = self.picture if isinstance(self.picture, bytes) else self.picture.tobytes()
-            picture = f"{len(data)} {checksum(data)}"
-        mask = self.mask.stamp() if self.mask else ""
-        boxes = checksum(np.ascontiguousarray(self.targets.boxes).tobytes()) if self.targets else ""
-        return f"{picture} {self.label} {mask} {boxes}"
+        boxes = self.targets.boxes.tobytes() if self.targets else b""
+        return f"{_identity(self.picture)} {self.label} {_identity(self.mask)} {checksum(boxes)}"
 
     def store(self, encoding: Encoding, *, as_jpeg: bool) -> StoredSample:
         if isinstance(self.picture, Image.Image):
             picture = store_rgb(upright_rgb(self.picture), encoding, as_jpeg=as_jpeg)
             return self._sample(picture, upright_size(self.picture))
-        data = self.picture if isinstance(self.picture, bytes) else self.picture.read()
+        data = _content(self.picture)
         picture = store_file(data, encoding, as_jpeg=as_jpeg)
         return self._sample(picture, upright_size(Image.open(io.BytesIO(data))))
 
@@ -98,10 +94,25 @@ class PictureItem:
         if self.label is not None:
             values["label"] = self.label
         if self.mask:
-            mask = fit_mask(decode_mask(self.mask.read()), upright, stored)
+            mask = fit_mask(decode_mask(_content(self.mask)), upright, stored)
             values[MASK], counts[MASK] = encode_mask(mask), np.bincount(mask.ravel())
         if self.targets:
-            boxes, num_rows = self.targets.boxes, self.targets.num_rows
-            values[BOXES] = fit_boxes(boxes, upright, stored, num_rows=num_rows).tobytes()
+            if self.targets.size not in (None, upright):
+                told = "its boxes are of {} x {} px, it has {} x {} px".format(*self.targets.size, *upright)
+                raise PictureError(told)
+            boxes = clip_boxes(self.targets.boxes, upright)
+            values[BOXES] = fit_boxes(boxes, upright, stored, num_rows=self.targets.num_rows).tobytes()
             counts[BOXES] = np.bincount(boxes[:, 4].astype(np.intp), minlength=self.targets.num_categories)
         return StoredSample(values=values, counts=counts)
+
+
+def _content(source: FilePart | bytes) -> bytes:
+    return source if isinstance(source, bytes) else source.read()
+
+
+def _identity(source: FilePart | bytes | Image.Image | None) -> str:
+    if isinstance(source, FilePart):
+        return source.stamp()
+    if isinstance(source, Image.Image):
+        return f"{source.mode} {source.size} {checksum(source.tobytes())}"
+    return f"{len(source)} {checksum(source)}" if source is not None else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -71,3 +72,12 @@ class Samples(Protocol):
 
     def item(self, index: int) -> Item:
         """Raises PictureError."""
+
+
+def check_settings(settings: Mapping[str, str], known: Sequence[str], source: str) -> None:
+    """Raises SourceError for a setting that the source does not know."""
+    for name in settings:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(known)}"
+            raise SourceError(f"{source}: takes no {name}=...; {hint}")

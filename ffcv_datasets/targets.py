@@ -73,6 +73,14 @@ def fit_mask(mask: NDArray[Any], upright: Size, stored: Size) -> NDArray[Any]:
     return mask[rows[:, None], columns]
 
 
+def clip_boxes(boxes: NDArray[np.float32], upright: Size) -> NDArray[np.float32]:
+    """(n, 5): what of the boxes lies in an image of that size; those of which nothing does are left out."""
+    clipped = boxes.copy()
+    clipped[:, :4] = np.clip(boxes[:, :4], 0, np.tile(np.array(upright, np.float32), 2))
+    left: NDArray[np.float32] = clipped[(clipped[:, 0] < clipped[:, 2]) & (clipped[:, 1] < clipped[:, 3])]
+    return left
+
+
 def fit_boxes(boxes: NDArray[np.float32], upright: Size, stored: Size, *, num_rows: int) -> NDArray[np.float32]:
     """(num_rows, 5): the boxes (n, 5) of an image of size `upright` as they lie in the stored one, and padding."""
     rows = np.full((num_rows, BOX_COLUMNS), NO_BOX, FLOAT32)
@@ -93,15 +101,14 @@ def read_boxes(beton: Beton, sample: int) -> NDArray[np.float32]:
     return boxes
 
 
-def check_targets(beton: Beton, field: str, sample: int) -> None:
-    """Hold a mask or boxes against the image they belong to. Raises BetonError, PictureError."""
-    if (field, beton.fields[field]) not in ((MASK, "bytes"), (BOXES, "ndarray")):
+def check_target(beton: Beton, field: str, sample: int, value: Any) -> None:
+    """Hold a mask or boxes, as read, against the image that they belong to. Raises BetonError, PictureError."""
+    if list(beton.fields.values()).count("image") != 1:
         return
-    value = beton.value(field, sample)
-    width, height = int(beton.widths()[sample]), int(beton.heights()[sample])
-    if field == MASK and value.startswith(_PNG_SIGNATURE):  # else it is somebody else's, and may be anything
+    kind, width, height = beton.fields[field], int(beton.widths()[sample]), int(beton.heights()[sample])
+    if (field, kind) == (MASK, "bytes") and value.startswith(_PNG_SIGNATURE):  # others are somebody else's
         fit_mask(decode_mask(value), (width, height), (width, height))
-    elif field == BOXES and value.ndim == 2 and value.shape[1] == BOX_COLUMNS:
+    elif (field, kind) == (BOXES, "ndarray") and value.shape[1:] == (BOX_COLUMNS,):
         left, top, right, bottom, category = value[value[:, 4] != NO_BOX].T
         inside = (left >= 0) & (left <= right) & (right <= width) & (top >= 0) & (top <= bottom) & (bottom <= height)
         if not (inside & (category >= 0)).all():

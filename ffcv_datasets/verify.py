@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from ffcv_datasets.beton import Beton, BetonError
 from ffcv_datasets.beton_format import RAW
 from ffcv_datasets.decoder import Decoder
+from ffcv_datasets.picture import PictureError
+from ffcv_datasets.targets import check_target
 
 _CHUNK = 64
 
@@ -61,8 +63,10 @@ def _images(beton: Beton, decoder: Decoder, samples: NDArray[np.int64], field: s
 def _values(beton: Beton, samples: NDArray[np.int64], field: str) -> Iterator[Fault]:
     for sample in samples.tolist():
         try:
-            beton.value(field, sample)
+            check_target(beton, field, sample, beton.value(field, sample))
         except BetonError as error:
             yield Fault(sample, field, 0, error.problem)
+        except PictureError as error:
+            yield Fault(sample, field, 0, str(error))
         except (ValueError, MemoryError, OverflowError) as error:
             yield Fault(sample, field, 0, f"cannot be read: {error}")

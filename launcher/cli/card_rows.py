@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ffcv_datasets.beton import Beton
 from ffcv_datasets.beton_format import JPEG
 from ffcv_datasets.card import Card, Extent, card_path
 
-_MAX_LISTED_CLASSES = 20
+_MAX_LISTED = 20
 
 
 def describe(path: Path, card: Card | None) -> str:
@@ -28,7 +29,7 @@ def card_rows(beton: Path, card: Card) -> list[tuple[str, str]]:
         ("file", str(beton)),
         ("source", card.source),
         ("samples", _samples(card) + skipped),
-        ("classes", _classes(card)),
+        *_target_rows(card),
         ("width", _side(card.width)),
         ("height", _side(card.height)),
         ("stored", f"{card.num_jpeg:,} JPEG, {card.num_samples - card.num_jpeg:,} raw, {resized}"),
@@ -90,12 +91,30 @@ def _samples(card: Card) -> str:
     return f"{card.num_samples:,} images" + (f" of {len(card.classes)} classes" if card.classes else "")
 
 
-def _classes(card: Card) -> str:
-    if card.classes is None or card.samples_per_class is None:
-        return "labels without names"
-    pairs = list(zip(card.classes, card.samples_per_class, strict=True))
-    more = f", and {len(pairs) - _MAX_LISTED_CLASSES} more" if len(pairs) > _MAX_LISTED_CLASSES else ""
-    return ", ".join(f"{name} {count:,}" for name, count in pairs[:_MAX_LISTED_CLASSES]) + more
+def _target_rows(card: Card) -> list[tuple[str, str]]:
+    """What each image is labelled with."""
+    rows: list[tuple[str, str]] = []
+    if card.classes is not None and card.samples_per_class is not None:
+        rows.append(("classes", _counts(card.classes, card.samples_per_class)))
+    elif card.mask_bytes is None and card.boxes_per_category is None:
+        rows.append(("classes", "labels without names"))
+    if card.pixels_per_value is not None:
+        shares = [count / sum(card.pixels_per_value.values()) for count in card.pixels_per_value.values()]
+        texts = [f"{value} {share:.1%}" for value, share in zip(card.pixels_per_value, shares, strict=True)]
+        rows.append(("masks", f"{card.mask_bytes:,} bytes; pixels: {_listed(texts)}"))
+    if card.boxes_per_category is not None:
+        names = card.categories or tuple(map(str, range(len(card.boxes_per_category))))
+        rows.append(("boxes", f"{sum(card.boxes_per_category):,}: {_counts(names, card.boxes_per_category)}"))
+    return rows
+
+
+def _counts(names: Sequence[str], counts: Sequence[int]) -> str:
+    return _listed([f"{name} {count:,}" for name, count in zip(names, counts, strict=True)])
+
+
+def _listed(texts: Sequence[str]) -> str:
+    more = f", and {len(texts) - _MAX_LISTED} more" if len(texts) > _MAX_LISTED else ""
+    return ", ".join(texts[:_MAX_LISTED]) + more
 
 
 def _side(extent: Extent) -> str:

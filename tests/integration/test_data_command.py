@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -178,6 +179,57 @@ def test_a_disk_that_is_full_at_once_is_left_clean(long_tree: Path, small_disk: 
     assert run.returncode == 5
     assert len(run.stderr.splitlines()) == 1
     assert files_in(small_disk) == []
+
+
+def test_shards_are_written_by_a_pattern(tree: Path, out: Path, tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("cat\ndog\n")
+    for number in range(3):
+        with tarfile.open(tmp_path / f"a-{number:03}.tar", "w") as archive:
+            for label, name in enumerate(("cat", "dog")):
+                archive.add(tree / "train" / name / f"{number}.jpg", f"{number}{name}.jpg")
+                (tmp_path / "cls").write_text(str(label))
+                archive.add(tmp_path / "cls", f"{number}{name}.cls")
+    run = data("write", tmp_path / "a-{000..002}.tar", out, f"classes={names}")
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.splitlines()[-1].startswith(f"{out}: 6 images of 2 classes, ")
+    names.write_text("cat\n")
+    run = data("write", tmp_path / "a-{000..002}.tar", out, f"classes={names}", "--force")
+    assert run.returncode == 2
+    assert run.stderr.endswith("a-000.tar: sample '0dog': the label 1 is not in 0 .. 0, the classes'\n")
+
+
+def test_masks_and_boxes_are_written_told_and_verified(tree: Path, out: Path, tmp_path: Path) -> None:
+    images, masks = tree / "train" / "cat", tmp_path / "masks"
+    masks.mkdir()
+    entries = [{"id": index, "file_name": f"{index}.jpg", "width": 60, "height": 40} for index in range(6)]
+    for index in range(6):
+        Image.new("L", (60, 40), 3 * (index % 2)).save(masks / f"{index}.png")
+    box = {"id": 1, "image_id": 4, "category_id": 9, "bbox": [1, 2, 3, 4]}
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text(json.dumps({"images": entries, "annotations": [box], "categories": [{"id": 9, "name": "ear"}]}))
+    run = data("write", images, out, f"masks={masks}", f"boxes={boxes}", "--levels", "60,30")
+    assert run.returncode == 0, run.stderr
+    assert run.stderr == "ignored, being no images by their names: 1 files\n"
+    run = data("info", out)
+    for part in ("bytes; pixels: 0 50.0%, 3 50.0%", "1: ear 1", "level 30 px"):
+        assert part in run.stdout
+    assert data("verify", out).returncode == 0
+    Image.new("L", (40, 60)).save(masks / "2.png")
+    run = data("write", images, out, f"masks={masks}", "--force")
+    assert run.returncode == 2
+    assert run.stderr.splitlines()[0] == f"{images}/2.jpg: its mask is 40 x 60 px, the image 60 x 40 px"
+
+
+def test_settings_that_a_source_does_not_know_are_refused(tree: Path, out: Path) -> None:
+    run = data("write", tree, out, "mask=x")
+    assert run.returncode == 2
+    assert run.stderr == f"resolute: {tree}: takes no mask=...; did you mean masks?\n"
+    run = data("write", tree / "a-0.tar", out, tree / "a-1.tar")
+    assert run.returncode == 2
+    assert "is not KEY=VALUE; put a pattern of several files into quotes" in " ".join(
+        run.stderr.replace("│", "").split()
+    )
 
 
 def test_info_shows_the_card_and_verifies_the_file(tree: Path, out: Path) -> None:
