@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -298,6 +299,8 @@ class Ramp(Section):
     """Sizes are rounded to this step, half to even."""
     start: Pixels
     end: Pixels
+    between_epochs: Annotated[tuple[NonNegative, NonNegative], Field(strict=False)] | None = None
+    """Grow between these epochs of the phase alone, fractions allowed: `start` before them, `end` after."""
 
     @field_validator("start", "end")
     @classmethod
@@ -306,6 +309,13 @@ class Ramp(Section):
         if size % step:
             raise broken_rule(f"is not a multiple of {step}", fix=f"use {max(1, round(size / step)) * step}")
         return size
+
+    @field_validator("between_epochs")
+    @classmethod
+    def _in_order(cls, between: tuple[float, float] | None) -> tuple[float, float] | None:
+        if between is not None and between[0] >= between[1]:
+            raise broken_rule("does not run forwards", fix=f"use [{between[1]:g}, {between[0]:g}]")
+        return between
 
 
 class RecalibrateNorm(Section):
@@ -349,6 +359,32 @@ Trainable = Annotated[
 ]
 
 
+def in_order(pair: tuple[float, float]) -> tuple[float, float]:
+    """The least before the greatest, or an error."""
+    low, high = pair
+    if low > high:
+        raise broken_rule("runs downwards", fix=f"use [{high:g}, {low:g}]")
+    return pair
+
+
+CropRange = Annotated[tuple[Fraction, Fraction], Field(strict=False), AfterValidator(in_order)]
+
+
+class CropAtSize(Section):
+    """Crops that keep objects at one size in pixels: at half of `at` px they show a quarter of the area.
+
+    Random crops enlarge objects (Touvron et al. 2019, section 3); this keeps by how much, whatever the phase's size.
+    """
+
+    scale: CropRange
+    """Least and greatest share of the image's area at `at` px; at other sizes in proportion to the area, at most 1."""
+    at: Pixels
+
+
+def _crop_tag(value: Any) -> str:
+    return "rule" if isinstance(value, (dict, CropAtSize)) else "range"
+
+
 def _warmup_tag(value: Any) -> str:
     return "base" if value == "base" else "factor"
 
@@ -376,8 +412,12 @@ class Phase(Section):
     warmup_start_factor: WarmupStart = 0.1
     """Share of the phase's LR at which its warm-up starts; base: at the LR of a batch of base_batch, as in Goyal et
     al. 2017, section 2.2."""
-    crop_scale: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = (0.08, 1.0)
-    """Least and greatest share of the image's area in a training crop."""
+    crop_scale: Annotated[
+        Annotated[CropRange, Tag("range")] | Annotated[CropAtSize, Tag("rule")], Discriminator(_crop_tag)
+    ] = (0.08, 1.0)
+    """Least and greatest share of the image's area in a training crop, or `{scale, at}` to keep the size of objects."""
+    crop_ratio: Annotated[tuple[Positive, Positive], Field(strict=False), AfterValidator(in_order)] = (3 / 4, 4 / 3)
+    """Narrowest and widest training crop, width / height."""
     centre_crop: Fraction | None = None
     """Train on the centre crop of this share of the shorter side, as evaluations judge it, instead of random crops."""
     trainable: Trainable = "all"
@@ -404,14 +444,6 @@ class Phase(Section):
         if epochs is not None and warmup_epochs > epochs:
             raise broken_rule(f"is longer than the phase's epochs: {epochs}", fix=f"use at most {epochs}")
         return warmup_epochs
-
-    @field_validator("crop_scale")
-    @classmethod
-    def _scale_in_order(cls, crop_scale: tuple[float, float]) -> tuple[float, float]:
-        low, high = crop_scale
-        if low > high:
-            raise broken_rule("runs downwards", fix=f"use [{high:g}, {low:g}]")
-        return crop_scale
 
 
 class Evaluation(Section):

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from launcher.config import FreezeNorm, JobConfig, LearningRate, Norm, Phase, RecalibrateNorm, Trainable
-from launcher.schedules import learning_rate_at, resolution_at, size_increases
+from launcher.schedules import crop_scale_at, learning_rate_at, resolution_at, size_increases
 
 CostRule = Callable[[int], float]
 
@@ -67,6 +67,7 @@ class EpochSpec:
     """Global batches from which norm statistics are estimated anew before the epoch, if it is come to by training."""
     norm_frozen: bool = False
     """Whether norm statistics stay as they are, and are normalised by, throughout the epoch."""
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
     @property
     def num_samples(self) -> int:
@@ -75,12 +76,12 @@ class EpochSpec:
 
     def same_settings(self, other: EpochSpec) -> bool:
         """Whether workers can go from one epoch to the other without a transition."""
-        settings = ("phase", "resolution", "batch_per_worker", "accumulate", "global_batch", "crop_scale")
-        return all(getattr(self, name) == getattr(other, name) for name in settings)
+        settings = ("phase", "batch_per_worker", "accumulate", "global_batch")
+        return self.same_images(other) and all(getattr(self, name) == getattr(other, name) for name in settings)
 
     def same_images(self, other: EpochSpec) -> bool:
         """Whether samples look alike in both epochs, so that a norm's statistics from one hold in the other."""
-        looks = ("resolution", "crop_scale", "centre_crop")
+        looks = ("resolution", "crop_scale", "crop_ratio", "centre_crop")
         return all(getattr(self, name) == getattr(other, name) for name in looks)
 
 
@@ -350,7 +351,8 @@ def _phase_rows(bare: Plan, index: int, first_epoch: int, cost: CostRule) -> lis
                 lr_start=bare._learning_rate(index, epoch, 0, global_batch),
                 lr_end=bare._learning_rate(index, epoch, 1, global_batch),
                 relative_cost=cost(resolution),
-                crop_scale=phase.crop_scale,
+                crop_scale=crop_scale_at(phase.crop_scale, resolution),
+                crop_ratio=phase.crop_ratio,
                 centre_crop=phase.centre_crop,
                 trainable=phase.trainable,
             )

@@ -9,6 +9,7 @@ from itertools import accumulate, pairwise
 from launcher.config import (
     Constant,
     Cosine,
+    CropAtSize,
     Exponential,
     LearningRate,
     Phase,
@@ -23,13 +24,24 @@ from launcher.config import (
 def resolution_at(resolution: int | Ramp, epoch_in_phase: int, phase_epochs: int) -> int:
     """Size in pixels of a phase's epoch.
 
-    A ramp runs from `start` at the phase's first epoch to `end` at the first epoch after it, rounded half to even to
-    `multiple_of`: the rule of ffcv-imagenet's `get_resolution` (train_imagenet.py), where a phase is its ramp.
+    A ramp runs from `start` at the phase's first epoch, or where `between_epochs` begins, to `end` at the first epoch
+    after it, or where that ends; rounded half to even to `multiple_of`: the rule of ffcv-imagenet's `get_resolution`.
     """
     if isinstance(resolution, int):
         return resolution
-    exact = resolution.start + (resolution.end - resolution.start) * epoch_in_phase / phase_epochs
+    begin, end = resolution.between_epochs or (0, phase_epochs)
+    epoch = min(max(epoch_in_phase, begin), end)
+    exact = resolution.start + (resolution.end - resolution.start) * (epoch - begin) / (end - begin)
     return round(exact / resolution.multiple_of) * resolution.multiple_of
+
+
+def crop_scale_at(crop_scale: tuple[float, float] | CropAtSize, resolution: int) -> tuple[float, float]:
+    """Least and greatest share of the area in a crop at a training size."""
+    if isinstance(crop_scale, tuple):
+        return crop_scale
+    area = (resolution / crop_scale.at) ** 2
+    low, high = crop_scale.scale
+    return min(1.0, low * area), min(1.0, high * area)
 
 
 def shape_factor(shape: Shape, epoch: float, num_epochs: int, *, arriving: bool = False) -> float:

@@ -112,7 +112,7 @@ class TrainingFeed:
 def _view(seed: int, spec: EpochSpec) -> View:
     if spec.centre_crop is not None:
         return CentreView(spec.resolution, crop_ratio=spec.centre_crop)
-    return TrainView(seed, spec.epoch, spec.resolution, crop_scale=spec.crop_scale)
+    return TrainView(seed, spec.epoch, spec.resolution, crop_scale=spec.crop_scale, crop_ratio=spec.crop_ratio)
 
 
 class _OpenEpoch:

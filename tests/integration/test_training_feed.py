@@ -22,7 +22,8 @@ from tests.integration.toy import write_job
 
 @pytest.fixture
 def plan(tmp_path: Path, drawn: Path) -> Plan:
-    return build_plan(load_job(str(write_job(tmp_path, drawn)), []), num_samples=250, world_size=2)
+    job = load_job(str(write_job(tmp_path, drawn)), ["phases.1.crop_ratio=[0.5, 0.6]"])
+    return build_plan(job, num_samples=250, world_size=2)
 
 
 def expected_batches(data: Path, plan: Plan, spec: EpochSpec, rank: int) -> list[NDArray[np.uint8]]:
@@ -35,7 +36,7 @@ def expected_batches(data: Path, plan: Plan, spec: EpochSpec, rank: int) -> list
         rank=rank,
         world_size=2,
     )
-    view = TrainView(plan.seed, spec.epoch, spec.resolution, crop_scale=spec.crop_scale)
+    view = TrainView(plan.seed, spec.epoch, spec.resolution, crop_scale=spec.crop_scale, crop_ratio=spec.crop_ratio)
     with Loader(data / "train.beton") as loader:
         return [batch.images.copy() for batch in loader.batches(batches, view)]
 

@@ -230,6 +230,12 @@ def test_what_is_no_finite_number_is_refused_as_one(written: str) -> None:
             "epoch 2 stands 3 times",
         ),
         ("learning_rate.shape={kind: polynomial, power: 0}", "must be more than 0"),
+        ("phases.0.resolution={start: 16, end: 32, multiple_of: 16, between_epochs: [2, 1]}", "does not run forwards"),
+        ("phases.0.crop_scale=[0.5, 0.1]", "runs downwards"),
+        ("phases.0.crop_scale={scale: [0.5, 0.1], at: 24}", "runs downwards"),
+        ("phases.0.crop_scale={scale: [0.1, 0.5]}", "is required"),
+        ("phases.0.crop_scale=1", "must be a list"),
+        ("phases.0.crop_ratio=[0.5, 0]", "must be more than 0"),
         ("learning_rate.at_size_increase=1.5", "must be at most 1"),
         ("phases.0.warmup_start_factor=bass", "must be a number"),
         ("phases=3", "must be a list"),
@@ -493,7 +499,7 @@ def test_a_file_at_the_path_goes_before_a_recipe_of_that_name(tmp_path: Path, mo
     assert load_job("imagenet-rn50-16.yaml").name == "tiny"
 
 
-@pytest.mark.parametrize("source", ["imagenet-rn50-61", "jobs/imagenet-rn5016.yaml", "nowhere/imagenet-rn50-l6.yaml"])
+@pytest.mark.parametrize("source", ["imagenet-rn50-166", "jobs/imagenet-rn5016.yaml", "nowhere/imagenet-rn50-1l6.yaml"])
 def test_a_job_that_does_not_exist_is_told_with_the_nearest_recipe(source: str) -> None:
     with pytest.raises(JobError) as caught:
         load_job(source)
@@ -502,7 +508,7 @@ def test_a_job_that_does_not_exist_is_told_with_the_nearest_recipe(source: str) 
 
 
 def test_a_job_that_does_not_exist_and_is_like_none_is_told_with_all_recipes() -> None:
-    with pytest.raises(JobError, match=r"give a path, or one of: .*imagenet-rn50-16, imagenet-rn50-classic"):
+    with pytest.raises(JobError, match=r"give a path, or one of: .*demo, .*imagenet-rn50-classic"):
         load_job("quux")
 
 

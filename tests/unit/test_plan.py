@@ -180,6 +180,15 @@ def test_phase_boundaries_are_where_phases_end_not_where_a_ramp_changes_size() -
     assert plan.phase_boundaries() == (Position(2), Position(3), Position(7))
 
 
+def test_crops_follow_the_size_of_each_epoch() -> None:
+    ramp = {"start": 16, "end": 32, "multiple_of": 8}
+    crop = {"scale": [0.5, 1], "at": 32}
+    rows = make_plan({"epochs": 2, "resolution": ramp, "crop_scale": crop, "crop_ratio": [0.5, 2]}).rows
+    assert not rows[0].same_settings(rows[1])
+    assert [(row.resolution, row.crop_scale) for row in rows] == [(16, (0.125, 0.25)), (24, (0.28125, 0.5625))]
+    assert rows[0].crop_ratio == (0.5, 2)
+
+
 def test_settings_are_the_same_only_within_a_phase_at_one_size() -> None:
     ramp = {"epochs": 3, "resolution": {"start": 16, "end": 32, "multiple_of": 16}}
     rows = make_plan({"epochs": 2}, ramp).rows
@@ -248,6 +257,7 @@ def fingerprint(num_samples: int = 100, world_size: int = 1, phase: dict[str, An
         {"phase": {**BASE, "epochs": 3}},
         {"phase": {**BASE, "global_batch": 16}},
         {"phase": {**BASE, "crop_scale": [0.25, 1]}},
+        {"phase": {**BASE, "crop_ratio": [1, 1]}},
         {"phase": {**BASE, "lr_scale": 2}},
         {"phase": {**BASE, "warmup_epochs": 0.25}},
         {"phase": {**BASE, "warmup_start_factor": 0.2}},

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from launcher.config import (
     Constant,
     Cosine,
+    CropAtSize,
     Exponential,
     LearningRate,
     Phase,
@@ -22,6 +23,7 @@ from launcher.config import (
 )
 from launcher.schedules import (
     batch_factor,
+    crop_scale_at,
     learning_rate_at,
     resolution_at,
     shape_factor,
@@ -51,6 +53,26 @@ def test_a_ramp_starts_at_its_start_and_reaches_its_end_after_the_phase() -> Non
 def test_half_a_step_is_rounded_to_the_even_multiple() -> None:
     assert resolution_at(Ramp(start=160, end=192, multiple_of=32), 1, 2) == 192  # 5.5 steps
     assert resolution_at(Ramp(start=128, end=160, multiple_of=32), 1, 2) == 128  # 4.5 steps
+
+
+def test_a_ramp_may_grow_between_two_places_of_its_phase_alone() -> None:
+    ramp = Ramp(start=96, end=192, multiple_of=32, between_epochs=(1.5, 4.5))
+    assert [resolution_at(ramp, epoch, 6) for epoch in range(7)] == [96, 96, 128, 128, 192, 192, 192]
+
+
+def test_a_crops_share_of_the_area_follows_the_size_where_objects_are_to_keep_theirs() -> None:
+    rule = CropAtSize(scale=(0.25, 0.75), at=224)
+    assert crop_scale_at(rule, 224) == (0.25, 0.75)
+    assert crop_scale_at(rule, 112) == (0.0625, 0.1875)
+    assert crop_scale_at(rule, 448) == (1, 1)
+    assert crop_scale_at((0.1, 0.9), 112) == (0.1, 0.9)
+
+
+@given(st.integers(64, 512), st.integers(64, 512))
+def test_an_object_has_as_many_pixels_at_every_size_unless_the_crop_is_the_whole_image(one: int, other: int) -> None:
+    rule = CropAtSize(scale=(0.1, 0.9), at=512)
+    pixels = [resolution / crop_scale_at(rule, resolution)[1] ** 0.5 for resolution in (one, other)]
+    assert pixels[0] == pytest.approx(pixels[1])
 
 
 @given(ramps, st.integers(1, 100))
