@@ -79,6 +79,8 @@ class Worker:
         self._saver = saver
         self._transition_timeout_s = transition_timeout_s
         self._standing = standing
+        # What others trained almost to an epoch's end was saved before that.
+        self._resumed_at = None if standing.epoch.samples else position
         self._samples_per_s: float | None = None
         self._unfinished_transition: TransitionMade | None = None
 
@@ -232,6 +234,8 @@ class Worker:
         scores = self._trainer.evaluate(directive.resolution)
         evaluated_epoch = directive.epoch if directive.moment == "epoch_end" else self._standing.evaluated_epoch
         self._standing = dataclasses.replace(self._standing, last_top1=scores.top1, evaluated_epoch=evaluated_epoch)
+        if directive.moment == "epoch_end" and self.position == self._resumed_at:
+            self._standing = self._standing.at(self.position)  # The stop had saved it before its accuracy was known.
         failpoints.hit("worker.evaluated", rank=self.rank)
         self._report_replaced(directive.epoch)
         if self.rank == 0:

@@ -32,8 +32,22 @@ JOB: dict[str, Any] = {
     "learning_rate": {"base": 0.1, "base_batch": 12, "shape": {"kind": "cosine"}},
     "phases": [
         {"epochs": 1, "resolution": 12, "global_batch": 18, "crop_scale": [0.5, 1.0]},
-        {"epochs": 2, "resolution": 16, "global_batch": 12, "crop_scale": [0.5, 1.0], "warmup_epochs": 1},
-        {"epochs": 1, "resolution": 24, "global_batch": 12, "crop_scale": [0.35, 1.0], "lr_scale": 0.5},
+        {
+            "epochs": 2,
+            "resolution": 16,
+            "global_batch": 12,
+            "crop_scale": [0.5, 1.0],
+            "warmup_epochs": 1,
+            "norm": {"kind": "recalibrate", "num_batches": 3},
+        },
+        {
+            "epochs": 1,
+            "resolution": 24,
+            "global_batch": 12,
+            "crop_scale": [0.35, 1.0],
+            "lr_scale": 0.5,
+            "norm": {"kind": "freeze", "epochs": 1},
+        },
     ],
     # One step a lease; a checkpoint after every third directive within an epoch, by the driver's own clock.
     "run": {"mode": "ray", "lease_s": 1e-6, "threads_per_worker": 1, "attempts_without_progress": 5},
