@@ -43,6 +43,11 @@ class RunPaths:
         """The final weights."""
         return self.root / "model.safetensors"
 
+    @property
+    def evaluation(self) -> Path:
+        """The final weights' accuracy at several sizes; a curve of it lies beside."""
+        return self.root / "evaluation.json"
+
     def claim(self, number: int) -> Path:
         """What the run's start of that number owns it by. The first file of a run directory; tells it from others."""
         return self.root / _claim_name(number)
