@@ -77,8 +77,8 @@ MUTATIONS = (
     Mutation(
         "momentum is not restored",
         "launcher/saving.py",
-        '        load_optimizer_tensors(trainer.model, trainer.optimizer, parts["optimizer"])\n',
-        "",
+        'load_optimizer_tensors(trainer.model, trainer.optimizer, parts["optimizer"])',
+        "pass",
         _RESTORED + "[momentum]",
     ),
     Mutation(
@@ -126,8 +126,8 @@ MUTATIONS = (
     Mutation(
         "each rank judges by its own norm statistics",
         "launcher/trainer.py",
-        "        assert self._val_data is not None\n        self.synchronise_buffers()\n",
-        "        assert self._val_data is not None\n",
+        "        assert self._examination is not None\n        self.synchronise_buffers()\n",
+        "        assert self._examination is not None\n",
         _RESUMED + "the_accuracy_that_is_told_is_that_of_the_final_weights",
     ),
     Mutation(
@@ -155,8 +155,8 @@ MUTATIONS = (
     Mutation(
         "the learning rate is scaled by the batch of one worker",
         "launcher/plan.py",
-        "position.epoch + position.samples_done / row.num_samples, row.global_batch\n",
-        "position.epoch + position.samples_done / row.num_samples, row.batch_per_worker\n",
+        "position.samples_done / row.num_samples, row.global_batch)",
+        "position.samples_done / row.num_samples, row.batch_per_worker)",
         _PLAN + "imagenet_has_the_published_learning_rate_at_steps_within_epochs",
     ),
     Mutation(
@@ -176,8 +176,8 @@ MUTATIONS = (
     Mutation(
         "batches begin at the epoch's start wherever training does",
         "launcher/training_feed.py",
-        "            start=start,\n            until=spec.num_samples,",
-        "            start=spec.offset,\n            until=spec.num_samples,",
+        "            start=start,\n            until=until,\n            global_batch",
+        "            start=spec.offset,\n            until=until,\n            global_batch",
         "tests/integration/test_training_feed.py::test_a_feed_starts_anywhere_and_goes_back",
     ),
     Mutation(
@@ -212,6 +212,29 @@ MUTATIONS = (
         "        if evaluated:\n            owed =",
         "        if True:\n            owed =",
         _COORDINATOR + "the_last_evaluation_is_made_good_after_a_stop_right_before_it",
+    ),
+    Mutation(
+        "a start that died unsigned renames the run",
+        "launcher/run_directory.py",
+        "        me = this_process(run=_run_name(paths))",
+        '        me = this_process(run=before.run if before else "")',
+        "tests/unit/test_run_directory.py::"
+        "test_a_run_keeps_its_name_though_a_start_died_before_it_had_signed_its_claim",
+    ),
+    Mutation(
+        "ranks share a global batch in reverse",
+        "launcher/sample_order.py",
+        "    firsts = range(start + rank * share, until + rank * share, global_batch)\n",
+        "    rank = world_size - 1 - rank\n"
+        "    firsts = range(start + rank * share, until + rank * share, global_batch)\n",
+        _ORDER + "any_world_size_sees_the_same_global_batches",
+    ),
+    Mutation(
+        "attempts that got further count as attempts in vain",
+        "launcher/attempts.py",
+        "return isinstance(self.ended, Loss) and self.reached <= self.start",
+        "return isinstance(self.ended, Loss)",
+        "tests/unit/test_attempts.py::test_losses_are_made_good_as_often_as_something_was_saved_in_between",
     ),
     Mutation(
         "training goes on before all ranks have agreed",
