@@ -41,6 +41,7 @@ class Panel:
     y_label: str
     curves: Sequence[Curve]
     vertical: tuple[float, str] | None = None
+    x_ticks: Sequence[float] | None = None
 
 
 def draw(path: Path, panels: Sequence[Panel], *, title: str) -> None:
@@ -71,6 +72,8 @@ def _fill(axes: Axes, panel: Panel) -> None:
     if panel.vertical is not None:
         place, name = panel.vertical
         axes.axvline(place, linestyle=":", color="grey", label=name)
+    if panel.x_ticks is not None:
+        axes.set_xticks(panel.x_ticks)
     axes.set_xlabel(panel.x_label)
     axes.set_ylabel(panel.y_label)
     axes.grid(alpha=0.3)

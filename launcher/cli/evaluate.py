@@ -79,7 +79,8 @@ def evaluate(
         "size in px",
         "top-1 in %",
         [Curve(trained.source.name, [at.resolution for at in swept], [100 * at.scores.top1 for at in swept])],
-        vertical=(trained.train_resolution, "trained at"),
+        vertical=(trained.train_resolution, f"trained at {trained.train_resolution} px"),
+        x_ticks=wanted,
     )
     plot = paths.evaluation.with_suffix(".png")
     try_to_draw(plot, [panel], title=trained.job.name, tell=lambda line: say(console, line))
