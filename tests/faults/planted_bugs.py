@@ -157,7 +157,7 @@ MUTATIONS = (
         "launcher/plan.py",
         "position.samples_done / row.num_samples, row.global_batch)",
         "position.samples_done / row.num_samples, row.batch_per_worker)",
-        _PLAN + "imagenet_has_the_published_learning_rate_at_steps_within_epochs",
+        _PLAN + "the_learning_rate_depends_on_the_global_batch_alone",
     ),
     Mutation(
         "a finished epoch is not the next one's start",

@@ -71,6 +71,8 @@ def test_the_learning_rate_depends_on_the_global_batch_alone(some: Any, world_si
     for row, split in zip(alone.rows, shared.rows, strict=True):
         assert split.batch_per_worker * world_size == split.global_batch == row.global_batch
         assert (split.lr_start, split.lr_end) == (row.lr_start, row.lr_end)
+        middle = Position(row.epoch, row.steps // 2 * row.global_batch)
+        assert shared.learning_rate(middle) == alone.learning_rate(middle)
 
 
 def test_a_batch_per_worker_scales_the_learning_rate_with_the_workers() -> None:
