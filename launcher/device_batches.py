@@ -84,9 +84,10 @@ class StreamedTransfer:
             place = places[0]
             places.rotate()
             computing = self._streams.current_stream()
-            pixels, labels = place.images.view(batch.images.shape), place.labels.view(batch.labels.shape)
             copied = self._streams.Event()
             with self._streams.stream(self._stream):
+                # Memory of this stream's own: from the other's, it could still be written by what has yet to run there.
+                pixels, labels = place.images.view(batch.images.shape), place.labels.view(batch.labels.shape)
                 self._stream.wait_event(place.vacant)
                 labels.copy_(torch.from_numpy(batch.labels), non_blocking=True)
                 pixels.copy_(torch.from_numpy(batch.images), non_blocking=True)

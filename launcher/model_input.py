@@ -27,8 +27,9 @@ class ModelInput:
         self._scale = 1 / torch.tensor(pixels.channel_std, device=device).view(1, 3, 1, 1)
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """uint8 (N, H, W, 3) pixels -> normalised float32 (N, 3, H, W), channels last in memory."""
-        return (pixels.permute(0, 3, 1, 2).float() - self._mean) * self._scale
+        """uint8 (N, H, W, 3) pixels -> normalised (N, 3, H, W) in the run's precision, channels last in memory."""
+        # In place and in float32: bfloat16 would round before the mean is taken off, by up to half a grey level.
+        return pixels.permute(0, 3, 1, 2).float().sub_(self._mean).mul_(self._scale).to(self._precision)
 
     def autocast(self) -> AbstractContextManager[object]:
         if self._precision is torch.float32:

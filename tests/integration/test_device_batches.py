@@ -6,7 +6,6 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
 from ffcv_datasets.crop import CentreView
@@ -60,12 +59,3 @@ def test_a_batch_in_use_stays_as_it_is_while_others_are_asked_for(drawn: Path) -
                 assert len(list(beside)) == len(SAMPLES) - 3
             assert_equal([(in_use.pixels, in_use.labels)], [before])
         assert len(transfer._idle) == 4
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: copies on a stream from pinned memory")
-def test_batches_reach_a_gpu_whole(drawn: Path) -> None:
-    gpu = torch.device("cuda", 0)
-    assert isinstance(transfer_to(gpu), StreamedTransfer)
-    assert_equal(
-        pixels_and_labels(drawn, gpu, transfer_to(gpu)), pixels_and_labels(drawn, torch.device("cpu"), HostTransfer())
-    )
