@@ -349,6 +349,15 @@ def _resolution_tag(value: Any) -> str:
 Resolution = Annotated[Annotated[Pixels, Tag("size")] | Annotated[Ramp, Tag("ramp")], Discriminator(_resolution_tag)]
 
 
+def _batch_tag(value: Any) -> str:
+    return "auto" if isinstance(value, str) else "number"
+
+
+BatchPerWorker = Annotated[
+    Annotated[Count, Tag("number")] | Annotated[Literal["auto"], Tag("auto")], Discriminator(_batch_tag)
+]
+
+
 def _trainable_tag(value: Any) -> str:
     return "blocks" if isinstance(value, int) else "parts"
 
@@ -400,8 +409,9 @@ class Phase(Section):
     epochs: Count
     resolution: Resolution
     """Training size in pixels, or a ramp `{start, end, multiple_of}` over the phase's epochs."""
-    batch_per_worker: Count | None = None
-    """Samples that a worker takes at once. Alone, it stays whatever the number of workers, and the LR follows."""
+    batch_per_worker: BatchPerWorker | None = None
+    """Samples that a worker takes at once. Alone, it stays whatever the number of workers, and the LR follows. auto: as
+    many as its memory holds in training at this phase's size; see `resolute batch-size`."""
     global_batch: Annotated[Count | None, Field(validate_default=True)] = None
     """Samples per step over all workers, kept whatever their number. With `batch_per_worker` beside it, workers take no
     more than that at once and accumulate gradients up to this."""

@@ -315,6 +315,11 @@ def _batch_problem(index: int, phase: Phase, num_samples: int, world_size: int) 
             f"phases[{index}].global_batch: {phase.global_batch} does not divide by {world_size} workers; "
             f"use {lower} or {lower + world_size}"
         )
+    if phase.batch_per_worker == "auto":
+        return (
+            f"phases[{index}].batch_per_worker: auto is found by trying, where the job runs; "
+            "give a number for a plan, such as `resolute batch-size JOB` finds there"
+        )
     batch = phase.global_batch or (phase.batch_per_worker or 0) * world_size
     if batch > num_samples:
         return (
@@ -381,10 +386,11 @@ def _with_norm_actions(rows: list[EpochSpec], norms: list[Norm]) -> list[EpochSp
 def _share(phase: Phase, world_size: int) -> tuple[int, int]:
     """What a worker takes at once, and how often for one step: as seldom as the phase's limit permits."""
     if phase.global_batch is None:
-        assert phase.batch_per_worker is not None
+        assert isinstance(phase.batch_per_worker, int)
         return phase.batch_per_worker, 1
     share = phase.global_batch // world_size
     limit = phase.batch_per_worker or share
+    assert isinstance(limit, int), limit
     accumulate = next(times for times in range(1, share + 1) if share % times == 0 and share // times <= limit)
     return share // accumulate, accumulate
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 
@@ -118,11 +118,7 @@ class Trainer:
         """
         began, waited_before = time.perf_counter(), self.feed.waited_s
         loss_sum = torch.zeros((), device=self.device)
-        self._let_learn(spec)
-        self._replica.train()
-        set_training(self.model)
-        if spec.norm_frozen:
-            freeze(self.model)
+        self._set_up(spec)
         for done in range(start, until, spec.global_batch):
             self.steps_begun += 1
             loss_sum += self._step(spec, done)
@@ -138,6 +134,25 @@ class Trainer:
         seconds = time.perf_counter() - began
         return SpanResult(until - start, seconds, self.feed.waited_s - waited_before, total)
 
+    def try_step(self, spec: EpochSpec) -> None:
+        """A step as the epoch's, on drawn pixels, to see whether it can be done: a collective. It changes the state."""
+        self._set_up(spec)
+        shape = (spec.batch_per_worker, spec.resolution, spec.resolution, 3)
+        pixels = torch.randint(256, shape, dtype=torch.uint8, device=self.device)
+        labels = torch.zeros(spec.batch_per_worker, dtype=torch.int64, device=self.device)
+        num_batches = min(2, spec.accumulate)
+        self._update([DeviceBatch(pixels, labels, ())] * num_batches, num_batches, learning_rate=0.0)
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+
+    def _set_up(self, spec: EpochSpec) -> None:
+        """What learns, and in which mode what computes."""
+        self._let_learn(spec)
+        self._replica.train()
+        set_training(self.model)
+        if spec.norm_frozen:
+            freeze(self.model)
+
     def _let_learn(self, spec: EpochSpec) -> None:
         """Freeze all but what the epoch trains: a collective where that has changed, as gradients are regrouped."""
         if spec.trainable == self._trainable:
@@ -150,18 +165,21 @@ class Trainer:
 
     def _step(self, spec: EpochSpec, done: int) -> Tensor:
         """One update of the weights by the global batch at sample `done`; the sum of its losses over this rank."""
-        learning_rate = self.plan.learning_rate(Position(spec.epoch, done))
+        batches = (self.feed.next(spec, done, part) for part in range(spec.accumulate))
+        return self._update(batches, spec.accumulate, self.plan.learning_rate(Position(spec.epoch, done)))
+
+    def _update(self, batches: Iterable[DeviceBatch], num_batches: int, learning_rate: float) -> Tensor:
+        """One update of the weights by this rank's batches and the other ranks'; the sum of its losses."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group["lr_factor"]
         self.optimizer.zero_grad(set_to_none=True)
         loss_sum = torch.zeros((), device=self.device)
-        for part in range(spec.accumulate):
-            batch = self.feed.next(spec, done, part)
-            with self._summing_gradients(last=part + 1 == spec.accumulate):
+        for number, batch in enumerate(batches, start=1):
+            with self._summing_gradients(last=number == num_batches):
                 images = self._model_input(batch)
                 with self._input.autocast():
                     loss = self._task.loss(self._replica, images, batch.labels)
-                torch.autograd.backward(self.scaler.scale(loss / spec.accumulate))
+                torch.autograd.backward(self.scaler.scale(loss / num_batches))
             loss_sum += loss.detach() * len(batch.labels)
         self._clip_gradient()
         self.scaler.step(self.optimizer)

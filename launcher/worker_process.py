@@ -27,6 +27,7 @@ from launcher.events import DiskWillBeFull, RunFinished, WorkersReady
 from launcher.model_input import Pixels, choose_precision
 from launcher.models import build_model, build_optimizer, start_at_prior, start_from
 from launcher.paths import RunPaths
+from launcher.rehearsal import rehearse
 from launcher.run_setup import RunSetup
 from launcher.saving import Saver, Standing
 from launcher.tasks.classification import Classification
@@ -62,6 +63,7 @@ def run_worker(setup: RunSetup, place: Place, link: CoordinatorLink) -> Stop | D
     with ExitStack() as stack:
         trainer = _build_trainer(setup, place, precision, stack)
         link.heed(lambda: trainer.steps_begun)
+        rehearse(trainer, setup.plan.rows[setup.start.epoch :])
         _seed_generators(job.seed, place.rank)
         saver = Saver(paths, setup.plan, job.checkpoint, rank=place.rank, claim=setup.claim)
         standing = saver.restore(trainer, setup.checkpoint) if setup.checkpoint else Standing()

@@ -61,6 +61,8 @@ def keep_ledger(path: Path) -> None:
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def trained(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        if not consumed:  # a step that is only tried
+            return
         os.write(file, json.dumps([optimizer.param_groups[0]["lr"], consumed]).encode() + b"\n")
         consumed.clear()
 
