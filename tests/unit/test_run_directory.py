@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,10 +54,12 @@ PATIENT: dict[str, Any] = {"beat_s": 0.05, "silent_beats": 2000}
 
 
 @contextmanager
-def another_owner(root: Path, *, kernel: str = "", **environment: str) -> Iterator[subprocess.Popen[str]]:
+def another_owner(
+    root: Path, *, kernel: str = "", within: Sequence[str] = (), **environment: str
+) -> Iterator[subprocess.Popen[str]]:
     """Another process that owns `root` until its standard input is closed; on another machine if `kernel` is given."""
     owner = subprocess.Popen(
-        [sys.executable, "-c", OWN, str(root), kernel],
+        [*within, sys.executable, "-c", OWN, str(root), kernel],
         cwd=ROOT,
         env={**os.environ, **environment},
         stdin=subprocess.PIPE,
@@ -203,6 +205,18 @@ def test_a_dead_owner_on_another_machine_is_replaced_when_its_count_stands_still
         assert len(told) == 2
         assert told[1].startswith(f"process {owner.pid} on ")
         assert told[1].endswith("gave no sign of life for 0 s: taken over")
+
+
+def test_a_living_owner_in_another_container_is_seen_by_its_count_as_its_pid_is_nobodys_here(
+    tmp_path: Path,
+) -> None:
+    container = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    if subprocess.run([*container, "true"], capture_output=True).returncode != 0:
+        pytest.skip("An owner in another container was NOT tested: a pid namespace takes root")
+    with another_owner(tmp_path / "run", within=container):
+        assert owner_of(tmp_path / "run").pid == 1
+        with pytest.raises(OwnedError, match="process 1 on"), open_run_directory(tmp_path / "run", **PATIENT):
+            pass
 
 
 def test_an_owner_that_was_suspended_and_replaced_notices_before_it_writes(tmp_path: Path) -> None:
