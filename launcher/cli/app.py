@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import launcher
-from launcher.cli import bench, data, evaluate, plan, run, schema
+from launcher.cli import bench, data, evaluate, plan, queue, run, schema, submit
 from launcher.cli.errors import exit_code, explain
 from launcher.printable import printable
 
@@ -24,6 +24,10 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.command("resume")(run.resume)
+app.command("submit")(submit.submit)
+app.command("status")(queue.status)
+app.command("logs")(queue.logs)
+app.command("cancel")(queue.cancel)
 app.command("evaluate")(evaluate.evaluate)
 app.command("plan")(plan.plan)
 app.command("schema")(schema.schema)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich.cells import cell_len
 from rich.console import Console
 from rich.measure import Measurement
@@ -10,6 +12,11 @@ from rich.table import Table
 from launcher.printable import printable
 
 _ANY_WIDTH = 1000
+
+
+def as_typed(path: Path) -> Path:
+    """As a user would type it from here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def say(console: Console, line: str) -> None:

@@ -2,7 +2,7 @@
 
     srun ... python -m launcher.slurm.agent [--lead-s SECONDS] RUN_DIR [-- DRIVER ...]
 
-The first node's agent starts the driver (`resolute resume RUN_DIR` unless another command is given) in a session of
+The first node's agent starts the driver (`resolute resume RUN_DIR` unless another is given) in a session of
 its own, so that no signal of Slurm's reaches it. On a signal it asks the driver to stop (SIGTERM to that process alone,
 and once), asks Slurm what the signal meant, and has the job queued again as soon as the driver's checkpoint is durable.
 What it does when is decided in `conduct.py`. The driver dies with it.
@@ -33,7 +33,7 @@ from launcher.ownership import State, state_of
 from launcher.paths import RunPaths, claim_number
 from launcher.run_directory import open_run_directory, read_owner
 from launcher.slurm import commands, records
-from launcher.slurm.conduct import Exit, Facts, Step, next_step
+from launcher.slurm.conduct import DRIVER_STOPPED, Ending, Exit, Facts, Step, next_step
 from launcher.slurm.job_view import Cause, cause_of
 from launcher.slurm.records import SlurmPaths, Stay
 from launcher.slurm.stop_watch import StopWatch
@@ -81,6 +81,13 @@ class HeadAgent:
         if not self._facts.superseded:  # Else the records are another's by now.
             self._record("agent_ended", ending=step.ending.value, exit_code=step.code)
         return step.code
+
+    def decline(self, cancelled: str) -> int:
+        """Leave without a start: the job before this one in a chain was cancelled, and the run with it."""
+        self._say(f"Slurm job {cancelled} before this one was cancelled, so this one ends, too")
+        self._record("agent_started", nodes=os.environ.get("SLURM_JOB_NODELIST"), host=socket.gethostname())
+        self._record("agent_ended", ending=Ending.CANCELLED.value, exit_code=DRIVER_STOPPED)
+        return DRIVER_STOPPED
 
     def _carry_out(self, step: Step) -> None:
         match step:
@@ -245,13 +252,21 @@ def _shield() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
+def _was_cancelled(job_id: str | None) -> bool:
+    job = commands.show_job(_task_of(job_id)) if job_id else None
+    return job is not None and job.state == "CANCELLED"
+
+
 def this_stay() -> Stay:
     """The allocation that this process is part of."""
-    environment = os.environ
-    job_id = environment["SLURM_JOB_ID"]
-    if "SLURM_ARRAY_JOB_ID" in environment:
-        job_id = f"{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}"
-    return Stay(job_id, int(environment.get("SLURM_RESTART_COUNT", 0)))
+    job_id = os.environ.get("SLURM_ARRAY_JOB_ID", os.environ["SLURM_JOB_ID"])
+    return Stay(_task_of(job_id), int(os.environ.get("SLURM_RESTART_COUNT", 0)))
+
+
+def _task_of(job_id: str) -> str:
+    """This process's task in an array, whose own or whose predecessor's id that is; else the id itself."""
+    task = os.environ.get("SLURM_ARRAY_TASK_ID")
+    return job_id if task is None else f"{job_id}_{task}"
 
 
 def main() -> None:
@@ -259,15 +274,17 @@ def main() -> None:
     parser.add_argument("run_directory", type=Path)
     parser.add_argument("--lead-s", type=float, default=120.0, help="seconds before the time limit at which it is told")
     parser.add_argument("driver", nargs="*", help="the driver's command; `resolute resume RUN_DIR` when absent")
+    parser.add_argument("--after", metavar="JOB", help="the job that this one follows; cancelled, it ends the chain")
     arguments = parser.parse_args()
     root = arguments.run_directory.absolute()
-    driver = arguments.driver or [sys.executable, "-m", "launcher", "resume", str(root)]
+    driver = arguments.driver or [sys.executable, "-m", "launcher", "resume", str(root), "--try-again"]
     stay = this_stay()
     with _signals() as inbox:
         if int(os.environ.get("SLURM_PROCID", 0)) > 0:
             sys.exit(hold_node(root, stay, inbox))
         print(f"resolute: what follows stands in {SlurmPaths(root).log}", flush=True)
-        sys.exit(HeadAgent(root, driver, stay=stay, lead_s=arguments.lead_s).run(inbox))
+        agent = HeadAgent(root, driver, stay=stay, lead_s=arguments.lead_s)
+        sys.exit(agent.decline(arguments.after) if _was_cancelled(arguments.after) else agent.run(inbox))
 
 
 if __name__ == "__main__":

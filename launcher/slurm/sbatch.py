@@ -9,15 +9,13 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import submitit
 
-
-class SlurmError(ValueError):
-    """Slurm is not there, or refuses; the sentence tells its own words."""
+from launcher.slurm.commands import SlurmError
 
 
 @dataclass(frozen=True)
@@ -31,6 +29,11 @@ class Batch:
     agent: str
     """The shell command that begins an agent; a run directory follows."""
     run_directories: Sequence[Path]
+
+    def following(self, job_id: str) -> Batch:
+        """The same, for when that job has ended, however it did; unless its user has cancelled it."""
+        options = {**self.options, "dependency": f"afterany:{job_id}"}
+        return replace(self, options=options, agent=f"{self.agent} --after {job_id}")
 
     @property
     def command(self) -> str:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.conftest import drawn
 from tests.slurm.cluster import PROGRAMS, Cluster, running_slurm
 from tests.slurm.slurm_conf import Options
 
+__all__ = ["drawn"]
 _NEEDED = ("slurmctld", "slurmd", "munged", "sbatch")
 
 

@@ -25,7 +25,19 @@ from tests.unit.sample_jobs import FIVE_MISTAKES, MINIMAL
 ROOT = Path(__file__).parents[2]
 JOBS = sorted((ROOT / "jobs").glob("*.yaml"))
 HEAVY = ("torch", "torchvision", "ray", "ffcv", "submitit")
-COMMANDS = (["run"], ["resume"], ["plan"], ["schema"], ["data", "write"], ["data", "info"], ["data", "draw"])
+COMMANDS = (
+    ["run"],
+    ["resume"],
+    ["submit"],
+    ["status"],
+    ["logs"],
+    ["cancel"],
+    ["plan"],
+    ["schema"],
+    ["data", "write"],
+    ["data", "info"],
+    ["data", "draw"],
+)
 
 Call = Callable[..., tuple[int, str, str]]
 

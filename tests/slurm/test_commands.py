@@ -1,0 +1,171 @@
+"""`resolute submit`, `status`, `logs` and `cancel` on a real Slurm, with the real driver on a small job."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.paths import RunPaths
+from launcher.slurm.profile import Profile
+from launcher.slurm.records import read
+from launcher.slurm.submissions import note_submission
+from tests.integration.toy import final_sums, write_job
+from tests.slurm.cluster import Cluster
+
+SITE = "cpus_per_node: 2\nworkers_per_node: 1\ntime_limit_minutes: 10\nsignal_lead_s: 30\n"
+LONG = ("phases.0.epochs=400", "checkpoint.every_epochs=1000")
+"""A first phase that lasts until something happens to it."""
+
+Resolute = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def resolute(slurm: Cluster, tmp_path: Path, drawn: Path) -> Resolute:
+    """`resolute ARGUMENTS` in a folder with the job toy.yaml and the profile site.yaml."""
+    write_job(tmp_path, drawn)
+    (tmp_path / "site.yaml").write_text(SITE)
+
+    def call(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "launcher", *map(str, arguments)]
+        environment = {**slurm.environment, "COLUMNS": "200"}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
+    return call
+
+
+@pytest.fixture
+def submit(resolute: Resolute) -> Callable[..., str]:
+    """Submit the job; its id, or the first of a chain."""
+
+    def call(*arguments: object) -> str:
+        printed = resolute("submit", "toy.yaml", "--profile", "site.yaml", *arguments).stdout
+        return printed.split("submitted as Slurm job ")[1].partition(";")[0].partition(",")[0]
+
+    return call
+
+
+def standings(resolute: Resolute, target: object) -> list[dict[str, Any]]:
+    runs: list[dict[str, Any]] = json.loads(resolute("status", target, "--format", "json").stdout)
+    return runs
+
+
+def test_a_submitted_run_is_carried_out_and_tells_what_to_type_next(
+    slurm: Cluster, resolute: Resolute, tmp_path: Path
+) -> None:
+    printed = resolute("submit", "toy.yaml", "--profile", "site.yaml", "--run-dir", "runs/a").stdout
+    for verb in ("status", "logs -f", "cancel"):
+        assert f"resolute {verb} runs/a\n" in printed
+    job_id = printed.split("submitted as Slurm job ")[1].partition(";")[0]
+    assert slurm.job(job_id)["Comment"] == str(tmp_path / "runs" / "a")
+    followed = resolute("logs", "-f", "runs/a").stdout
+    slurm.await_job(job_id, "COMPLETED")
+    assert "--- attempt 1 " in followed
+    assert followed.rstrip().endswith("done, exit code 0")
+    (stands,) = standings(resolute, job_id)
+    assert (stands["state"], stands["explanation"], stands["resumable"]) == ("COMPLETED", "done", False)
+
+
+def test_preempted_in_mid_epoch_it_ends_with_the_weights_of_an_undisturbed_run(
+    slurm: Cluster, resolute: Resolute, submit: Callable[..., str], tmp_path: Path
+) -> None:
+    short = ("phases.0.epochs=20", "phases.1.epochs=1", "checkpoint.every_epochs=1000")
+    resolute("run", "toy.yaml", "--run-dir", "undisturbed", *short)
+    job_id = submit("--run-dir", "preempted", *short)
+    events = RunPaths(tmp_path / "preempted").events
+    slurm.wait(lambda: [e for e in read(events) if e["event"] == "epoch_trained"], lambda seen: len(seen) > 3, "epochs")
+    slurm.run("scancel", slurm.preempt_until(job_id, "PENDING", Restarts="1"))
+    slurm.hurry(job_id)
+    slurm.await_job(job_id, "COMPLETED", Restarts="1")
+    begun = [event for event in read(events) if event["event"] == "attempt_started"]
+    assert len(begun) == 2
+    assert begun[1]["checkpoint"] is not None
+    assert final_sums(RunPaths(tmp_path / "preempted")) == final_sums(RunPaths(tmp_path / "undisturbed"))
+
+
+def test_status_says_what_squeue_says_in_every_state_and_after_slurm_has_forgotten(
+    slurm: Cluster, resolute: Resolute, submit: Callable[..., str], tmp_path: Path
+) -> None:
+    taker = slurm.preempt()
+    job_id = submit("--run-dir", "runs/b", *LONG)
+    assert [s["state"] for s in standings(resolute, "runs/b")] == [state_in_squeue(slurm, job_id)] == ["PENDING"]
+    slurm.run("scancel", taker)
+    slurm.await_job(job_id, "RUNNING")
+    assert [s["state"] for s in standings(resolute, "toy")] == [state_in_squeue(slurm, job_id)] == ["RUNNING"]
+    slurm.wait(RunPaths(tmp_path / "runs" / "b").events.exists, bool, "a start")
+    assert resolute("cancel", job_id).stdout == f"cancelled Slurm job {job_id}\n"
+    slurm.await_job(job_id, "CANCELLED")
+    (stands,) = standings(resolute, job_id)
+    assert (stands["state"], stands["resumable"]) == ("CANCELLED", True)
+    assert "resolute resume runs/b" in resolute("status", "runs/b").stdout
+    note_submission(tmp_path / "runs" / "b", job_id="999999", name="toy", profile=Profile.model_validate(SITE_KEYS))
+    (forgotten,) = standings(resolute, "runs/b")
+    assert (forgotten["job_id"], forgotten["state"]) == ("999999", "UNKNOWN")
+
+
+def test_a_sweep_is_an_array_of_runs(slurm: Cluster, resolute: Resolute, submit: Callable[..., str]) -> None:
+    job_id = submit("--run-dir", "runs/c", "--sweep", "seed=1,2", "phases.0.epochs=1")
+    look = partial(standings, resolute, "runs/c")
+    runs = slurm.wait(look, lambda runs: {run["state"] for run in runs} == {"COMPLETED"}, "both runs' end")
+    assert [run["job_id"] for run in runs] == [f"{job_id}_0", f"{job_id}_1"]
+    assert [Path(run["run"]).name for run in runs] == ["0-seed=1", "1-seed=2"]
+    assert [run["run"] for run in standings(resolute, f"{job_id}_1")] == [runs[1]["run"]]
+    assert "name one of" in resolute("logs", "runs/c", code=2).stderr
+
+
+def test_a_cancelled_run_ends_its_chain(slurm: Cluster, resolute: Resolute, submit: Callable[..., str]) -> None:
+    first = submit("--run-dir", "runs/d", "--chain", 2, *LONG)
+    second = str(int(first) + 1)
+    assert slurm.job(second)["Dependency"].startswith(f"afterany:{first}")
+    slurm.await_job(first, "RUNNING")
+    slurm.run("scancel", first)
+    assert slurm.await_job(second, "FAILED")["ExitCode"] == "3:0"
+    assert "was cancelled, so this one ends, too" in resolute("logs", "runs/d").stdout
+
+
+def test_a_directory_whose_job_is_queued_takes_no_second_one(
+    slurm: Cluster, resolute: Resolute, submit: Callable[..., str]
+) -> None:
+    slurm.preempt()
+    job_id = submit("--run-dir", "runs/e")
+    refused = resolute("submit", "toy.yaml", "--profile", "site.yaml", "--run-dir", "runs/e", code=2)
+    assert f"runs/e belongs to Slurm job {job_id} (PENDING)" in refused.stderr
+
+
+def test_neither_a_dry_run_nor_a_test_nor_a_refusal_leaves_anything(
+    slurm: Cluster, resolute: Resolute, tmp_path: Path
+) -> None:
+    submission = ("submit", "toy.yaml", "--profile", "site.yaml")
+    assert resolute(*submission, "--dry-run").stdout.startswith("#!/bin/bash\n")
+    assert "to start at" in resolute(*submission, "--test-only").stdout
+    refused = resolute(*submission, "--test-only", "--set", "partition=absent", code=2)
+    assert "sbatch would refuse the job: " in refused.stderr
+    assert resolute(*submission, "phases.0.epochs=0", code=2).stderr.startswith("resolute: toy.yaml: 1 mistake")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["site.yaml", "toy.yaml"]
+    assert slurm.run("squeue", "--noheader") == ""
+
+
+def test_what_sbatch_refuses_is_told_in_its_words(resolute: Resolute) -> None:
+    refused = resolute("submit", "toy.yaml", "--profile", "site.yaml", "--set", "partition=absent", code=2)
+    assert "resolute: sbatch refused the job: " in refused.stderr
+    assert "invalid partition" in refused.stderr
+
+
+def test_where_nothing_was_submitted_a_sentence_says_so(resolute: Resolute) -> None:
+    for verb in ("status", "logs", "cancel"):
+        assert "4711: nothing was submitted" in resolute(verb, 4711, code=2).stderr
+
+
+SITE_KEYS = {"cpus_per_node": 2, "workers_per_node": 1, "time_limit_minutes": 10}
+
+
+def state_in_squeue(slurm: Cluster, job_id: str) -> str:
+    return slurm.run("squeue", "--noheader", f"--jobs={job_id}", "--format=%T")
