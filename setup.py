@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: the C core's libraries, and that jobs/ is installed inside the package."""
+"""What pyproject.toml cannot say: the C core's libraries, and that jobs/ and slurm/ are installed inside the package."""
 
 import shutil
 import subprocess
@@ -39,10 +39,14 @@ def decode_core() -> list[Extension]:
 
 
 setup(
-    packages=[*find_packages(include=["launcher*", "ffcv_datasets*"]), "launcher.jobs"],
-    # In a checkout the recipes lie beside the package, when installed inside it: launcher/jobs/*.yaml.
-    package_dir={"launcher.jobs": "jobs"},
-    package_data={"*": ["py.typed"], "launcher.jobs": ["*.yaml"]},
+    packages=[*find_packages(include=["launcher*", "ffcv_datasets*"]), "launcher.jobs", "launcher.slurm.site"],
+    # In a checkout recipes and site profiles lie beside the package, when installed inside it: launcher/jobs/*.yaml.
+    package_dir={"launcher.jobs": "jobs", "launcher.slurm.site": "slurm"},
+    package_data={
+        "*": ["py.typed"],
+        "launcher.jobs": ["*.yaml"],
+        "launcher.slurm.site": ["README.md", "resolute.sbatch", "profiles/*.yaml"],
+    },
     include_package_data=False,
     ext_modules=decode_core(),
 )

@@ -50,7 +50,8 @@ _OPEN = frozenset({Cause.PREEMPTION_AHEAD, Cause.TIME_LIMIT_AHEAD, Cause.ASKED, 
 
 def parse_job(text: str) -> JobView | None:
     """The answer of `scontrol show job --oneliner ID`; None if it tells of no job."""
-    fields = dict(re.findall(r"(\w+)=(\S+)", text))
+    # The first of each: a script's arguments, further on, may look like fields.
+    fields = dict(reversed(re.findall(r"(\w+)=(\S+)", text)))
     if "JobState" not in fields:
         return None
     return JobView(

@@ -21,6 +21,7 @@ _WITHIN_S = 120.0
 """For whatever a test awaits; requeues take 15 s on a quiet machine."""
 _POLL_S = 0.1
 
+_NOT_OVER = ("PENDING", "CONFIGURING", "RUNNING", "SIGNALING", "COMPLETING")
 PROGRAMS = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 """Where Slurm's commands and daemons may lie; a user's own PATH may lack the latter."""
 Seen = TypeVar("Seen")
@@ -73,12 +74,18 @@ class Cluster:
         return self.run("scontrol", "show", "hostnames", self.job(job_id)["NodeList"]).split()
 
     def job(self, job_id: str) -> Fields:
-        return dict(re.findall(r"(\w+)=(\S+)", self.run("scontrol", "show", "job", "--oneliner", job_id, check=False)))
+        told = self.run("scontrol", "show", "job", "--oneliner", job_id, check=False)
+        return dict(reversed(re.findall(r"(\w+)=(\S+)", told)))
 
     def await_job(self, job_id: str, state: str, **fields: str) -> Fields:
         """Wait until a job is in a state, with further fields having these values."""
         expected = {"JobState": state, **fields}
-        return self.wait(lambda: self.job(job_id), lambda job: expected.items() <= job.items(), f"{job_id}: {expected}")
+
+        def seen(job: Fields) -> bool:
+            assert job.get("JobState") in (state, *_NOT_OVER), f"awaited {expected}; ended {job}"
+            return expected.items() <= job.items()
+
+        return self.wait(lambda: self.job(job_id), seen, f"{job_id}: {expected}")
 
     def wait(self, look: Callable[[], Seen], seen: Callable[[Seen], bool], what: str) -> Seen:
         """What `look` gives once it is as wanted."""

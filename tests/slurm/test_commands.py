@@ -19,6 +19,7 @@ from launcher.slurm.submissions import note_submission
 from tests.integration.toy import final_sums, write_job
 from tests.slurm.cluster import Cluster
 
+SCRIPT = Path(__file__).parents[2] / "slurm" / "resolute.sbatch"
 SITE = "cpus_per_node: 2\nworkers_per_node: 1\ntime_limit_minutes: 10\nsignal_lead_s: 30\n"
 LONG = ("phases.0.epochs=400", "checkpoint.every_epochs=1000")
 """A first phase that lasts until something happens to it."""
@@ -157,6 +158,19 @@ def test_what_sbatch_refuses_is_told_in_its_words(resolute: Resolute) -> None:
     refused = resolute("submit", "toy.yaml", "--profile", "site.yaml", "--set", "partition=absent", code=2)
     assert "resolute: sbatch refused the job: " in refused.stderr
     assert "invalid partition" in refused.stderr
+
+
+def test_the_plain_script_runs_a_job_too(slurm: Cluster, resolute: Resolute, tmp_path: Path) -> None:
+    """`sbatch slurm/resolute.sbatch RUN_DIR JOB`, with the environment's python."""
+    python = Path(sys.executable).parent
+    environment = {**slurm.environment, "PATH": f"{python}:{slurm.environment['PATH']}"}
+    job_id = slurm.run(
+        *("sbatch", "--parsable", f"--output={tmp_path / 'printed.txt'}", f"--chdir={tmp_path}"),
+        *(SCRIPT, "runs/f", "toy.yaml", "phases.0.epochs=1"),
+        env=environment,
+    )
+    slurm.await_job(job_id, "COMPLETED")
+    assert (tmp_path / "runs" / "f" / "model.safetensors").is_file()
 
 
 def test_where_nothing_was_submitted_a_sentence_says_so(resolute: Resolute) -> None:

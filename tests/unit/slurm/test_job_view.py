@@ -65,3 +65,8 @@ def test_a_job_without_a_time_limit_is_not_near_it() -> None:
     job = JobView("RUNNING", "None", restarts=0, preempted_at=None, ends_at=None)
     assert parse_job("JobState=RUNNING Restarts=0 EndTime=Unknown PreemptTime=None") == job
     assert cause_of(job, restarts=0, lead_s=30, now=NOW) is Cause.ASKED
+
+
+def test_what_a_scripts_arguments_say_is_no_field() -> None:
+    said = answer("COMPLETING", ends="17:00") + " Command=/x.sbatch JobState=RUNNING PreemptTime=2026-11-23T16:17:00"
+    assert cause_of(parse_job(said), restarts=0, lead_s=30, now=NOW) is Cause.CANCELLED
