@@ -128,7 +128,7 @@ MUTATIONS = (
         "launcher/trainer.py",
         "        assert self._examination is not None\n        self.synchronise_buffers()\n",
         "        assert self._examination is not None\n",
-        _RESUMED + "the_accuracy_that_is_told_is_that_of_the_final_weights",
+        _RESUMED + "the_accuracies_that_are_told_are_those_of_the_weights_in_the_checkpoints",
     ),
     Mutation(
         "evaluation is padded to equal shares",

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 
 from ffcv_datasets.crop import CentreView
 from ffcv_datasets.loader import Loader
-from launcher.checkpoint import load, newest_valid
+from launcher.checkpoint import load, newest_valid, scan
 from launcher.coordinator import Done
 from launcher.data_facts import read_data_facts
 from launcher.event_log import read_events
@@ -24,6 +23,7 @@ from tests.faults.nursery import Nursery
 from tests.faults.tiny_run import TinyRun, make_job
 
 KILL = Kill("trainer.step", rank=1, occurrence=12)
+EPOCH_END = ("evaluated", "epoch_end")
 
 
 @pytest.fixture(scope="module")
@@ -68,19 +68,29 @@ def test_every_rank_draws_numbers_of_its_own(whole: TinyRun) -> None:
     assert len(drawn) == 3
 
 
-def test_the_accuracy_that_is_told_is_that_of_the_final_weights(whole: TinyRun) -> None:
-    told = [event for event in read_events(whole.paths.events) if event["event"] == "evaluated"][-1]
-    facts = read_data_facts(whole.job, source="the test's job")
-    model = build_model(whole.job.model, num_classes=facts.num_classes, seed=0).eval()
-    model.load_state_dict(load_file(whole.paths.model))
-    assert whole.job.data.val is not None
-    with Loader(whole.job.data.val) as data:
-        view = CentreView(told["resolution"], crop_ratio=whole.job.evaluation.crop_ratio)
-        batch = next(data.batches([np.arange(data.num_samples)], view))
-        mean, std = torch.tensor(facts.channel_mean), torch.tensor(facts.channel_std)
-        images, labels = torch.from_numpy(batch.images), torch.from_numpy(batch.labels)
-        with torch.inference_mode():
-            logits = model(((images - mean) / std).permute(0, 3, 1, 2))
-        assert told["samples"] == data.num_samples
-        assert told["top1"] == pytest.approx((logits.argmax(1) == labels).float().mean().item(), abs=1e-6)
-        assert told["loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
+def test_the_accuracies_that_are_told_are_those_of_the_weights_in_the_checkpoints(
+    nursery: Nursery, tiny_data: Path, tmp_path: Path
+) -> None:
+    # A checkpoint between an epoch's last step and its evaluation would hide what ranks differ in.
+    run = TinyRun(tmp_path, make_job(tiny_data, workers=3, checkpoint={"every_minutes": None}))
+    assert nursery.run(run.attempt()).end == Done()
+    told = {e["epoch"]: e for e in read_events(run.paths.events) if (e["event"], e.get("moment")) == EPOCH_END}
+    facts = read_data_facts(run.job, source="the test's job")
+    model = build_model(run.job.model, num_classes=facts.num_classes, seed=0).eval()
+    mean, std = torch.tensor(facts.channel_mean), torch.tensor(facts.channel_std)
+    saved = {checkpoint.position: checkpoint for checkpoint in scan(run.paths.checkpoints).valid}
+    assert run.job.data.val is not None
+    with Loader(run.job.data.val) as data:
+        for position in run.plan.phase_boundaries():
+            expected = told[position.epoch - 1]
+            average = load(saved[position])[0]["average"]
+            del average["n_averaged"]
+            model.load_state_dict({name.removeprefix("module."): tensor for name, tensor in average.items()})
+            view = CentreView(expected["resolution"], crop_ratio=run.job.evaluation.crop_ratio)
+            batch = next(data.batches([np.arange(data.num_samples)], view))
+            images, labels = torch.from_numpy(batch.images), torch.from_numpy(batch.labels)
+            with torch.inference_mode():
+                logits = model(((images - mean) / std).permute(0, 3, 1, 2))
+            assert expected["samples"] == data.num_samples
+            assert expected["top1"] == pytest.approx((logits.argmax(1) == labels).float().mean().item(), abs=1e-6)
+            assert expected["loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
