@@ -8,7 +8,6 @@ from functools import partial
 from launcher.coordinator import Done, Stop
 from launcher.events import Event
 from launcher.executors.private_ray import private_ray
-from launcher.executors.ray_environment import ray_environment
 from launcher.executors.ray_run import RayRun
 from launcher.paths import RunPaths
 from launcher.run_setup import RunSetup
@@ -29,16 +28,11 @@ def run_local_ray(setup: RunSetup, on_event: Callable[[Event], None]) -> Stop | 
     logs = RunPaths(setup.root).logs / "ray"
     stop_reasons: list[str] = []
     settings = train_settings(stall_timeout_s=run.stall_timeout_s, interface="lo")
-    with stop_on_signal(stop_reasons.append), ray_environment(settings=settings) as environment:
-        bring_up = partial(private_ray, environment, num_cpus=run.most_workers, num_gpus=num_gpus, saved_logs=logs)
-        ray_run = RayRun(
-            setup,
-            use_gpu=num_gpus > 0,
-            logs=logs,
-            meeting_dir=None,
-            on_event=on_event,
-            stop_reasons=stop_reasons,
-        )
+    bring_up = partial(private_ray, num_cpus=run.most_workers, num_gpus=num_gpus, saved_logs=logs, settings=settings)
+    ray_run = RayRun(
+        setup, use_gpu=num_gpus > 0, logs=logs, meeting_dir=None, on_event=on_event, stop_reasons=stop_reasons
+    )
+    with stop_on_signal(stop_reasons.append):
         return ray_run.carry_out(bring_up)
 
 

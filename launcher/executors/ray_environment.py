@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import secrets
-import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
@@ -16,38 +12,30 @@ _LONGEST_BASE = 19
 """Bytes. A socket's path ends at 107; "/resolute-xxxxxxxx/ray" adds 22 to the base, Ray up to 66."""
 
 
-@dataclass(frozen=True)
-class RayEnvironment:
-    """What all Rays of this process share, one after the other: Ray reads it once, when it is imported."""
+def ray_environment(token: Path, *, host: str, settings: Mapping[str, str]) -> dict[str, str]:
+    """For processes of Ray, and those that speak to it: ours, without what it says of other Rays (RAY_ADDRESS, ...).
 
-    host: str
-    """The address at which other hosts reach this one, or LOOPBACK."""
-    temp_dir: Path
-    """Made anew for each Ray, and removed with it."""
-    secret: str = field(repr=False)
-
-    @property
-    def token(self) -> Path:
-        """The file with the secret, while Ray is up. Who is to join needs its content."""
-        return self.temp_dir / "token"
-
-
-@contextlib.contextmanager
-def ray_environment(*, host: str = LOOPBACK, settings: Mapping[str, str] | None = None) -> Iterator[RayEnvironment]:
-    """Put aside what the environment says of other Rays (RAY_ADDRESS, ...), and set what ours need.
-
-    `settings` are further variables for this process and all of Ray's. To be entered once in a process.
+    `host` is the address at which other nodes reach this one, or LOOPBACK; `settings` are further variables.
     """
-    assert "ray" not in sys.modules, "Ray was imported before its settings were made"
-    temp_dir = make_temp_dir()
-    temp_dir.rmdir()  # Only its name is needed yet.
-    ours = RayEnvironment(host, temp_dir, secrets.token_hex(32))
-    with _environment({**ray_settings(ours.token, host=host), **(settings or {})}):
-        yield ours
+    others = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return {**others, **_ray_settings(token, host), **settings}
 
 
-def ray_settings(token: Path, *, host: str) -> dict[str, str]:
-    """The RAY_ variables of the driver and, by inheritance, of all of Ray's processes."""
+def make_temp_dir() -> Path:
+    """A directory that only this user can enter: the one inside Ray opens to everybody. In /tmp if TMPDIR is long."""
+    base = tempfile.gettempdir()
+    if len(os.fsencode(base)) > _LONGEST_BASE:
+        base = "/tmp"
+    return Path(tempfile.mkdtemp(prefix="resolute-", dir=base))
+
+
+def write_token(path: Path, secret: str) -> None:
+    """A file that only this user can read."""
+    path.touch(mode=0o600)
+    path.write_text(secret)
+
+
+def _ray_settings(token: Path, host: str) -> dict[str, str]:
     settings = {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
@@ -70,32 +58,3 @@ def ray_settings(token: Path, *, host: str) -> dict[str, str]:
         # token alone keeps strangers out.
         settings["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     return settings
-
-
-def make_temp_dir() -> Path:
-    """A directory that only this user can enter: the one inside Ray opens to everybody. In /tmp if TMPDIR is long."""
-    base = tempfile.gettempdir()
-    if len(os.fsencode(base)) > _LONGEST_BASE:
-        base = "/tmp"
-    return Path(tempfile.mkdtemp(prefix="resolute-", dir=base))
-
-
-def write_token(path: Path, secret: str) -> None:
-    """A file that only this user can read."""
-    path.touch(mode=0o600)
-    path.write_text(secret)
-
-
-@contextlib.contextmanager
-def _environment(settings: Mapping[str, str]) -> Iterator[None]:
-    """`settings`, and no other RAY_ variable that this process has been given."""
-    before = dict(os.environ)
-    for name in [name for name in os.environ if name.startswith("RAY_")]:
-        del os.environ[name]
-    os.environ.update(settings)
-    try:
-        yield
-    finally:
-        for name in [name for name in os.environ if name.startswith("RAY_") or name in settings]:
-            del os.environ[name]
-        os.environ.update({name: value for name, value in before.items() if name not in os.environ})

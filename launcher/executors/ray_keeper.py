@@ -9,8 +9,8 @@ A program, run by `private_ray` with the interpreter alone; it imports nothing b
 The keeper leads a session of its own, so that Ctrl-C in a terminal reaches neither it nor Ray. All of Ray's processes
 stay in this session: what has to end is known by it, and nothing else on the machine is touched.
 
-Signals that ask to end are blocked in all of them, for those who send them to every process of a job: a run is ended by
-its driver, which first sees to a checkpoint. To ignore them would not do, as Ray's processes put handlers in.
+Signals that ask to end are blocked in it, and so in all of Ray, for some send them to every process of a job: a run is
+ended by its driver, which first sees to a checkpoint. To ignore them would not do, as Ray's processes put handlers in.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 START_S = 90.0
@@ -32,19 +32,16 @@ START_S = 90.0
 _KILLING_S = 10.0
 """For killed processes to be gone; the kernel may hold one that waits for a device."""
 _POLL_S = 0.05
-_SHIELDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+SHIELDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 def keep(temp_dir: Path, saved_logs: Path, command: list[str]) -> None:
     """Run `command`, a blocking `ray start`, until the owner is done, gone, or Ray has ended by itself."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SHIELDED)  # Inherited by Ray.
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # Ray's orphans become our children, so that none is left behind.
     discard = False
     with (temp_dir / "ray_start.log").open("wb") as log:
-        ray = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_end_with_the_keeper
-        )
+        ray = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=end_with_parent)
     try:
         if _announce_address(ray, temp_dir / "ray" / "ray_current_cluster"):
             discard = _await_owner(ray)
@@ -58,8 +55,17 @@ def keep(temp_dir: Path, saved_logs: Path, command: list[str]) -> None:
 
 def end_session(session: int) -> None:
     """Kill whatever else belongs to this session: Ray has nothing to lose, and workers may linger without it."""
+    _end(lambda: _others_in_session(session))
+
+
+def end_processes(pids: Collection[int], *, session: int) -> None:
+    """Kill those of these processes that belong to the session, and wait until they are gone."""
+    _end(lambda: _others_in_session(session) & set(pids))
+
+
+def _end(processes: Callable[[], set[int]]) -> None:
     deadline = time.monotonic() + _KILLING_S
-    while (left := list(_others_in_session(session))) and time.monotonic() < deadline:
+    while (left := processes()) and time.monotonic() < deadline:
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -72,7 +78,8 @@ def _reap() -> None:
             pass
 
 
-def _end_with_the_keeper() -> None:
+def end_with_parent() -> None:
+    """Have this process killed when the one that started it is gone."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -104,21 +111,24 @@ def _owner_speaks(within_s: float = 0.0) -> bool:
     return bool(select.select([sys.stdin], [], [], within_s)[0])
 
 
-def _others_in_session(session: int) -> Iterator[int]:
+def _others_in_session(session: int) -> set[int]:
     """The processes of a session that live, but for this one."""
+    others = set()
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) != os.getpid():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 # man 5 proc: pid (comm) state ppid pgrp session ...; the name may hold anything, brackets too.
                 state, _, _, its_session = Path("/proc", name, "stat").read_text().rpartition(")")[2].split()[:4]
                 if int(its_session) == session and state not in "ZX":
-                    yield int(name)
+                    others.add(int(name))
+    return others
 
 
 def _save_logs(temp_dir: Path, saved_logs: Path) -> None:
     """Copy Ray's logs, those of its workers among them, to `saved_logs`."""
     saved_logs.mkdir(parents=True, exist_ok=True)
-    shutil.copy2(temp_dir / "ray_start.log", saved_logs)
+    for log in temp_dir.glob("*.log"):
+        shutil.copy2(log, saved_logs)
     session_logs = temp_dir / "ray" / "session_latest" / "logs"
     if session_logs.is_dir():
         shutil.copytree(session_logs, saved_logs, dirs_exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -10,7 +11,8 @@ from pathlib import Path
 from launcher.attempts import Again, Attempt, Finish, GiveUp, Loss, after
 from launcher.coordinator import Done, Stop
 from launcher.events import Event, StopRequested, WorkerLost, WorkersAwaited
-from launcher.executors.private_ray import PrivateRay, RayLostError, in_background
+from launcher.executors.private_ray import PrivateRay
+from launcher.executors.ray_pipe import RayLostError
 from launcher.plan import PlanError, feasible_world
 from launcher.run_setup import RunSetup, attempt_started, next_attempt
 
@@ -18,7 +20,7 @@ _LOOK_EVERY_S = 1.0
 
 
 class RayRun:
-    """Carries a run out, whatever becomes of workers, nodes and Ray. Imports Ray only once one is up."""
+    """Carries a run out, whatever becomes of workers, nodes and Ray."""
 
     def __init__(
         self,
@@ -49,30 +51,20 @@ class RayRun:
         Raises the error that ended the run: a worker's if it is one of ours, else RunFailedError.
         """
         while True:
-            with bring_up() as home:
-                outcome = self._go_on(home)
-            if outcome is not None:
-                return outcome
-
-    def _go_on(self, home: PrivateRay) -> Stop | Done | None:
-        """Attempt as often as it takes; None if that needs another Ray."""
-        while True:
-            lost_ray = False
             try:
-                ended = self._attempt(home)
-            except RayLostError as lost:
-                ended, lost_ray = Loss(str(lost)), True
-            match self._after(ended):
-                case Finish(outcome):
+                with bring_up() as home:
+                    return self._go_on(home)
+            except RayLostError as lost:  # By now it has ended, and all its workers here.
+                if (outcome := self._after(Loss(str(lost)))) is not None:
                     return outcome
-                case GiveUp(error):
-                    raise error
-                case Again() if lost_ray:
-                    return None
+
+    def _go_on(self, home: PrivateRay) -> Stop | Done:
+        """Attempt as often as it takes. Raises RayLostError if that needs another Ray."""
+        while (outcome := self._after(self._attempt(home))) is None:
+            pass
+        return outcome
 
     def _attempt(self, home: PrivateRay) -> Stop | Done | Loss | Exception:
-        from launcher.executors.ray_attempt import RayAttempt
-
         world_size = self._await_workers(home)
         if isinstance(world_size, Stop):
             return world_size
@@ -81,19 +73,17 @@ class RayRun:
             self._setup = next_attempt(self._setup, world_size=world_size)
         if changed or self._attempts:
             self._on_event(attempt_started(self._setup))
-        attempt = RayAttempt(
-            home,
-            self._setup,
-            meeting_file=(self._meeting_dir or home.temp_dir) / f"process-group-{len(self._attempts)}",
-            use_gpu=self._use_gpu,
-            logs=self._logs,
-            on_event=self._on_event,
-            next_stop=self._next_stop,
+        meeting_file = (self._meeting_dir or home.temp_dir) / f"process-group-{len(self._attempts)}"
+        ended: Stop | Done | Loss | Exception = home.ask(
+            "attempt",
+            *(self._setup, meeting_file, self._use_gpu, self._logs),
+            on_letter=lambda letter: self._on_event(pickle.loads(letter)),
+            next_order=self._next_stop,
         )
-        return attempt.carry_out()
+        return ended
 
-    def _after(self, ended: Stop | Done | Loss | Exception) -> Finish | Again | GiveUp:
-        """Take down what an attempt came to; what is to follow."""
+    def _after(self, ended: Stop | Done | Loss | Exception) -> Stop | Done | None:
+        """Take down what an attempt came to; the run's outcome, or None if another attempt is to follow."""
         start = self._setup.start
         if isinstance(ended, Loss):
             self._on_event(WorkerLost(what=ended.what, rank=ended.rank, host=ended.host))
@@ -101,8 +91,14 @@ class RayRun:
             self._setup = next_attempt(self._setup, world_size=self._setup.plan.world_size)
         self._attempts.append(Attempt(start, self._setup.start, ended))
         if isinstance(ended, Loss) and (reason := self._next_stop(again=True)) is not None:
-            return Finish(Stop(reason, self._setup.start))
-        return after(self._attempts, without_progress=self._setup.job.run.attempts_without_progress)
+            return Stop(reason, self._setup.start)
+        match after(self._attempts, without_progress=self._setup.job.run.attempts_without_progress):
+            case Finish(outcome):
+                return outcome
+            case GiveUp(error):
+                raise error
+            case Again():
+                return None
 
     def _next_stop(self, *, again: bool = False) -> str | None:
         """A reason to stop that has not been told; or, `again`, the one that has."""
@@ -115,14 +111,11 @@ class RayRun:
 
     def _await_workers(self, home: PrivateRay) -> int | Stop:
         """The number of workers to go on with; a Stop if one is asked for, or if there are too few for too long."""
-        from launcher.executors.ray_nodes import NODES_S, nodes_at_hand, room_for_workers
-
         run = self._setup.job.run
         deadline = time.monotonic() + run.stall_timeout_s
         told = False
         while (reason := self._next_stop(again=True)) is None:
-            nodes = home.result(in_background(nodes_at_hand), within_s=NODES_S, what="asking Ray for its nodes")
-            room = room_for_workers(nodes, use_gpu=self._use_gpu)
+            room = home.ask("room", self._use_gpu)
             try:
                 return feasible_world(self._setup.job, num_samples=self._setup.plan.num_samples, available=room)
             except PlanError as missing:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.executors.private_ray import private_ray
-from launcher.executors.ray_environment import ray_environment
+from launcher.executors.ray_environment import LOOPBACK, ray_environment
 
 
 class Witness:
@@ -28,13 +28,12 @@ class Witness:
 
 def main(saved_logs: Path) -> None:
     signal.signal(signal.SIGINT, lambda number, frame: print("interrupted", flush=True))
-    on_sigterm = signal.getsignal(signal.SIGTERM)
-    with (
-        ray_environment() as environment,
-        private_ray(environment, num_cpus=2, num_gpus=0, saved_logs=saved_logs) as home,
-    ):
-        assert signal.getsignal(signal.SIGTERM) is on_sigterm
-        ray: Any = sys.modules["ray"]
+    handlers = [signal.getsignal(number) for number in signal.valid_signals()]
+    with private_ray(num_cpus=2, num_gpus=0, saved_logs=saved_logs) as home:
+        assert [signal.getsignal(number) for number in signal.valid_signals()] == handlers
+        assert "ray" not in sys.modules
+        room = home.ask("room", False)
+        ray = connect(home.address, home.token)
         witness = ray.remote(num_cpus=0)(Witness).remote()
         ray.get(witness.speak.remote())
         print("up", flush=True)
@@ -44,9 +43,18 @@ def main(saved_logs: Path) -> None:
                 "address": home.address,
                 "temp_dir": str(home.temp_dir),
                 "worker_environment": ray.get(witness.environment.remote()),
-                "num_cpus": ray.cluster_resources()["CPU"],
+                "room": room,
             }
             print(json.dumps(facts), flush=True)
+
+
+def connect(address: str, token: Path) -> Any:
+    """Be a driver of this Ray, beside the leader, to start an actor of the test's own."""
+    os.environ.update(ray_environment(token, host=LOOPBACK, settings={}))
+    import ray
+
+    ray.init(address, log_to_driver=False, runtime_env={"env_vars": {"RAY_ADDRESS": address}})
+    return ray
 
 
 if __name__ == "__main__":

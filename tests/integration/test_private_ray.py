@@ -89,11 +89,13 @@ class Driver:
             start_new_session=True,
         )
         self.keeper: psutil.Process
+        self.leader: psutil.Process
         self.ray: list[psutil.Process] = []
 
     def comes_up(self) -> None:
         assert self.says() == "up"
-        (self.keeper,) = psutil.Process(self.process.pid).children()
+        self.keeper, self.leader = psutil.Process(self.process.pid).children()
+        assert "ray_keeper.py" in " ".join(self.keeper.cmdline())
         self.ray = [process for process in psutil.process_iter() if self._is_rays(process)]
         assert len(self.ray) >= 4
 
@@ -121,7 +123,7 @@ class Driver:
         return self.process.wait(DEADLINE_S)
 
     def left_behind(self) -> list[psutil.Process]:
-        return [process for process in (self.keeper, *self.ray) if process.is_running()]
+        return [process for process in (self.keeper, self.leader, *self.ray) if process.is_running()]
 
 
 @contextlib.contextmanager
@@ -144,7 +146,7 @@ def test_private_ray_is_closed_to_others_deaf_to_signals_and_leaves_nothing(fore
         ours.comes_up()
         facts = ours.probe()
         assert facts["address"] != foreign.address
-        assert facts["num_cpus"] == 2
+        assert facts["room"] == 2
         worker_sees = facts["worker_environment"]
         assert worker_sees["RAY_ADDRESS"] == facts["address"]
         assert not {"RAY_NAMESPACE", "RAY_TMPDIR"} & set(worker_sees)
@@ -156,7 +158,7 @@ def test_private_ray_is_closed_to_others_deaf_to_signals_and_leaves_nothing(fore
         assert not any(token.read_text() in log.read_text(errors="replace") for log in temp_dir.rglob("*.log"))
         assert not list(foreign.home.iterdir())
 
-        everyone = [psutil.Process(ours.process.pid), *ours.ray]
+        everyone = [psutil.Process(ours.process.pid), ours.leader, *ours.ray]
         sockets = set().union(*map(listening_addresses, everyone))
         assert sockets == {"127.0.0.1", "::ffff:127.0.0.1"}
         # Ray would take the host's outer address instead of 127.0.0.1, where nobody listens.
@@ -168,11 +170,11 @@ def test_private_ray_is_closed_to_others_deaf_to_signals_and_leaves_nothing(fore
 
         os.killpg(ours.process.pid, signal.SIGINT)
         assert ours.says() == "interrupted"
-        for process in (ours.keeper, *ours.ray):
+        for process in (ours.keeper, ours.leader, *ours.ray):
             for number in STOP_SIGNALS:
                 process.send_signal(number)
         assert ours.probe() == facts
-        assert ours.left_behind() == [ours.keeper, *ours.ray]
+        assert ours.left_behind() == [ours.keeper, ours.leader, *ours.ray]
 
         assert ours.leave() == 0
         assert not ours.left_behind()
@@ -192,7 +194,7 @@ def test_ray_of_a_killed_driver_ends_alone_and_that_of_a_failed_one_ends_too(for
         one.process.kill()
         wait_until(lambda: not one.left_behind(), "the keeper ends the killed driver's Ray")
         assert two.probe()["worker_environment"]
-        assert two.left_behind() == [two.keeper, *two.ray]
+        assert two.left_behind() == [two.keeper, two.leader, *two.ray]
 
         two.told("crash")
         assert two.process.wait(DEADLINE_S) == 1
@@ -207,9 +209,7 @@ def test_ray_that_does_not_come_up_is_a_sentence_and_leaves_nothing(tmp_path: Pa
     script = (
         "from pathlib import Path\n"
         "from launcher.executors.private_ray import private_ray\n"
-        "from launcher.executors.ray_environment import ray_environment\n"
-        "with ray_environment() as environment:\n"
-        f"    with private_ray(environment, num_cpus=-1, num_gpus=0, saved_logs=Path('{tmp_path}/logs')): pass"
+        f"with private_ray(num_cpus=-1, num_gpus=0, saved_logs=Path('{tmp_path}/logs')): pass"
     )
     with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp") as directory:
         environment = os.environ | {"TMPDIR": directory}

@@ -21,7 +21,7 @@ ROWS = (
     {"executors"},
     {"worker_process"},
     {"worker"},
-    {"rehearsal", "run_setup", "saving", "size_sweep"},
+    {"batch_trial", "rehearsal", "run_setup", "saving", "size_sweep"},
     {"trainer"},
     {"examination", "trained_model"},
     {"tasks", "training_feed"},
@@ -29,7 +29,8 @@ ROWS = (
     {"checkpoint", "data_facts", "models", "run_directory", "training_state"},
     {"heartbeat"},
     {"disk_budget", "event_log", "manifest", "report", "retention"},
-    {"batch_size", "plots"},
+    {"batch_cache", "batch_search", "plots"},
+    {"batch_size", "memory"},
     {"attempts", "durable", "ownership", "signals", "watch"},
     {"coordinator"},
     {"paths"},
@@ -48,7 +49,7 @@ ROW_OF = {room: row for row, rooms in enumerate(ROWS) for room in rooms}
 OWNERS: dict[str, set[str]] = {
     "ray": {
         f"launcher/executors/{file}.py"
-        for file in ("coordinator_actor", "private_ray", "ray_attempt", "ray_nodes", "ray_worker")
+        for file in ("coordinator_actor", "ray_attempt", "ray_leader", "ray_nodes", "ray_worker")
     },
     "timm": {f"launcher/models/{file}.py" for file in ("from_timm", "optimizers")},
     "matplotlib": {"launcher/plots.py"},
