@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from launcher.attempts import refuse_in_vain
+from launcher.cli.batch_size import settle
 from launcher.cli.console import say
 from launcher.cli.display import RunDisplay, show_summary
 from launcher.cli.errors import STOPPED
@@ -22,6 +23,7 @@ from launcher.durable import write_atomically
 from launcher.event_log import read_events
 from launcher.events import Event, Progress, RunFailed, RunStopped
 from launcher.job_file import load_job
+from launcher.paths import RunPaths
 from launcher.report import summarise
 
 if TYPE_CHECKING:  # Heavy, so imported inside the commands.
@@ -89,7 +91,6 @@ def resume(
 
       resolute resume runs/demo-20260314-092653
     """
-    from launcher.paths import RunPaths
     from launcher.run_directory import RunDirectoryError
 
     paths = RunPaths(run_dir.absolute())
@@ -109,6 +110,7 @@ def _carry_out(config: JobConfig, *, source: str, root: Path, accept_changes: bo
     from launcher.run_setup import check_job, prepare_run
 
     console = Console()
+    config = settle(config, source=source, paths=RunPaths(root), console=console)
     job, plan, data = check_job(config, source=source)
     executor = _executor(job)
     with open_run_directory(root, tell=lambda line: say(console, line)) as directory:
