@@ -8,7 +8,9 @@ from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ffcv_datasets.batches import Allocate, Batch
@@ -25,6 +27,8 @@ class DeviceBatch:
     """(N,) int64"""
     replaced: tuple[DataError, ...]
     """What was wrong with the samples in whose place others stand."""
+    samples: NDArray[np.int64]
+    """(N,) their numbers in the data set, on the host."""
 
 
 DeviceBatches: TypeAlias = Generator[DeviceBatch, None, None]
@@ -52,7 +56,9 @@ class HostTransfer:
 
     def batches(self, decoded: Iterable[Batch]) -> DeviceBatches:
         for batch in decoded:
-            yield DeviceBatch(torch.from_numpy(batch.images), torch.from_numpy(batch.labels), batch.replaced)
+            yield DeviceBatch(
+                torch.from_numpy(batch.images), torch.from_numpy(batch.labels), batch.replaced, batch.samples
+            )
 
 
 class StreamedTransfer:
@@ -94,7 +100,7 @@ class StreamedTransfer:
                 copied.record(self._stream)
             computing.wait_event(copied)
             try:
-                yield DeviceBatch(pixels, labels, batch.replaced)
+                yield DeviceBatch(pixels, labels, batch.replaced, batch.samples)
             finally:  # all that uses the batch has been submitted, also where a loop is left early
                 place.vacant.record(computing)
                 copied.synchronize()

@@ -9,10 +9,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 from launcher.config import FreezeNorm, JobConfig, LearningRate, Norm, Phase, RecalibrateNorm, Trainable
-from launcher.schedules import crop_scale_at, learning_rate_at, resolution_at, size_increases
+from launcher.schedules import (
+    Strengths,
+    crop_scale_at,
+    learning_rate_at,
+    resolution_at,
+    size_increases,
+    strengths_by_phase,
+)
 
 CostRule = Callable[[int], float]
 
@@ -68,6 +75,14 @@ class EpochSpec:
     norm_frozen: bool = False
     """Whether norm statistics stay as they are, and are normalised by, throughout the epoch."""
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    # As in Strengths:
+    policy: Literal["rand_augment", "trivial_augment"] | None = None
+    magnitude: float | None = None
+    erasing_probability: float = 0.0
+    mixup_alpha: float = 0.0
+    cutmix_alpha: float = 0.0
+    dropout: float | None = None
+    stochastic_depth: float | None = None
 
     @property
     def num_samples(self) -> int:
@@ -235,8 +250,8 @@ def build_plan(
     last_phase = job.phases[-1]
     last = resolution_at(last_phase.resolution, last_phase.epochs - 1, last_phase.epochs)
     cost = (lambda r: flops[r] / flops[last]) if flops else (lambda r: (r / last) ** 2)
-    for index in range(len(job.phases)):
-        rows += _phase_rows(bare, index, len(rows), cost)
+    for index, strengths in enumerate(strengths_by_phase(job.augmentation, job.phases)):
+        rows += _phase_rows(bare, index, len(rows), cost, strengths)
     rows = _with_norm_actions(rows, [phase.norm or job.norm for phase in job.phases])
     if start.samples_done:
         rows[start.epoch] = _taken_over(rows[start.epoch], start.samples_done, num_samples)
@@ -335,7 +350,7 @@ def _default_name(phase: Phase) -> str:
     return f"{phase.resolution.start}-{phase.resolution.end} px"
 
 
-def _phase_rows(bare: Plan, index: int, first_epoch: int, cost: CostRule) -> list[EpochSpec]:
+def _phase_rows(bare: Plan, index: int, first_epoch: int, cost: CostRule, strengths: Strengths) -> list[EpochSpec]:
     phase = bare.phases[index]
     batch_per_worker, accumulate = _share(phase, bare.world_size)
     global_batch = batch_per_worker * accumulate * bare.world_size
@@ -360,6 +375,7 @@ def _phase_rows(bare: Plan, index: int, first_epoch: int, cost: CostRule) -> lis
                 crop_ratio=phase.crop_ratio,
                 centre_crop=phase.centre_crop,
                 trainable=phase.trainable,
+                **vars(strengths),
             )
         )
     return rows

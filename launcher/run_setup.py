@@ -18,7 +18,7 @@ from launcher.durable import write_atomically
 from launcher.events import AttemptStarted
 from launcher.heartbeat import Claim
 from launcher.job_file import dump_job
-from launcher.models import check_model, check_optimizer, check_trainable, check_weights
+from launcher.models import check_model, check_optimizer, check_rates, check_trainable, check_weights
 from launcher.paths import RunPaths
 from launcher.plan import BEGINNING, Plan, PlanError, Position, build_plan, differences, feasible_world, resolutions
 
@@ -27,6 +27,7 @@ _DECISIVE = {
     "loss": None,
     "optimizer": None,
     "ema": None,
+    "augmentation": None,
     "data": ("loader", "num_classes", "channel_mean", "channel_std"),
     "run": ("precision",),
 }
@@ -84,6 +85,7 @@ def check_job(job: JobConfig, *, source: str) -> tuple[JobConfig, Plan, DataFact
     check_model(job.model, num_classes=data.num_classes, resolutions=sizes)
     by_phase = [phase.trainable for phase in job.phases]
     check_trainable(job.model, num_classes=data.num_classes, by_phase=by_phase)
+    check_rates(job.model, job.augmentation, num_classes=data.num_classes)
     check_optimizer(job.optimizer)
     return _with_absolute_paths(job), plan, data
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import Literal
 
 from launcher.config import (
+    Augmentation,
     Constant,
     Cosine,
     CropAtSize,
     Exponential,
+    Growing,
     LearningRate,
     Phase,
     PiecewiseLinear,
     Polynomial,
     Ramp,
+    RandAugment,
     Shape,
     Step,
 )
@@ -42,6 +47,51 @@ def crop_scale_at(crop_scale: tuple[float, float] | CropAtSize, resolution: int)
     area = (resolution / crop_scale.at) ** 2
     low, high = crop_scale.scale
     return min(1.0, low * area), min(1.0, high * area)
+
+
+@dataclass(frozen=True)
+class Strengths:
+    """How strong augmentation and regularisation are in an epoch."""
+
+    policy: Literal["rand_augment", "trivial_augment"] | None = None
+    magnitude: float | None = None
+    """Of RandAugment's operations, in the job's own scale."""
+    erasing_probability: float = 0.0
+    mixup_alpha: float = 0.0
+    cutmix_alpha: float = 0.0
+    dropout: float | None = None
+    """The model's highest rate; None: as it was built."""
+    stochastic_depth: float | None = None
+
+
+def strengths_by_phase(augmentation: Augmentation, phases: Sequence[Phase]) -> list[Strengths]:
+    """For each phase: from start to end by equal steps (Tan and Le 2021, Algorithm 1).
+
+    Phases on centre crops, as evaluations judge them, go without, and do not count.
+    """
+    augmented = [index for index, phase in enumerate(phases) if phase.centre_crop is None]
+    steps = max(1, len(augmented) - 1)
+    shares = {index: place / steps if len(augmented) > 1 else 1.0 for place, index in enumerate(augmented)}
+    return [_strengths(augmentation, shares[i]) if i in shares else Strengths() for i in range(len(phases))]
+
+
+def _strengths(augmentation: Augmentation, share: float) -> Strengths:
+
+    def at(strength: float | Growing) -> float:
+        if not isinstance(strength, Growing):
+            return strength
+        return strength.start + (strength.end - strength.start) * share
+
+    policy = augmentation.policy
+    return Strengths(
+        policy=policy.kind if policy else None,
+        magnitude=at(policy.magnitude) if isinstance(policy, RandAugment) else None,
+        erasing_probability=at(augmentation.random_erasing),
+        mixup_alpha=at(augmentation.mixup),
+        cutmix_alpha=at(augmentation.cutmix),
+        dropout=None if augmentation.dropout is None else at(augmentation.dropout),
+        stochastic_depth=None if augmentation.stochastic_depth is None else at(augmentation.stochastic_depth),
+    )
 
 
 def shape_factor(shape: Shape, epoch: float, num_epochs: int, *, arriving: bool = False) -> float:

@@ -17,12 +17,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ffcv_datasets.batches import BatchSource
 from ffcv_datasets.decoder import DataError
 from launcher import failpoints
+from launcher.augmentation import Augmenter
 from launcher.batch_norm import freeze, norm_layers, recalibrate
 from launcher.config import Ema, Evaluation, Trainable
 from launcher.device_batches import DeviceBatch, Transfer
 from launcher.examination import Examination
 from launcher.model_input import ModelInput, Pixels
-from launcher.models import let_learn, set_training
+from launcher.models import Rates, let_learn, set_training
 from launcher.plan import EpochSpec, Plan, Position
 from launcher.replica import dissolve, replicate
 from launcher.tasks.classification import Classification, Scores
@@ -82,6 +83,7 @@ class Trainer:
         optimizer: torch.optim.Optimizer,
         ema: Ema | None,
         task: Classification,
+        augmenter: Augmenter,
         pixels: Pixels,
         train_data: BatchSource,
         val_data: BatchSource | None,
@@ -103,6 +105,8 @@ class Trainer:
         self._input = ModelInput(pixels, device, precision)
         self._replica = replicate(model, device, resolution=plan.rows[0].resolution) if plan.world_size > 1 else model
         self._task = task
+        self._augmenter = augmenter
+        self._rates = Rates(model)
         self.feed = TrainingFeed(train_data, transfer, plan=plan, rank=rank)
         self._replaced: list[DataError] = []
         self._examination = None
@@ -141,13 +145,15 @@ class Trainer:
         pixels = torch.randint(256, shape, dtype=torch.uint8, device=self.device)
         labels = torch.zeros(spec.batch_per_worker, dtype=torch.int64, device=self.device)
         num_batches = min(2, spec.accumulate)
-        self._update([DeviceBatch(pixels, labels, ())] * num_batches, num_batches, learning_rate=0.0)
+        batch = DeviceBatch(pixels, labels, (), np.zeros(spec.batch_per_worker, np.int64))
+        self._update(spec, [batch] * num_batches, num_batches, learning_rate=0.0)
         if self.average is not None:
             self.average.update_parameters(self.model)
 
     def _set_up(self, spec: EpochSpec) -> None:
-        """What learns, and in which mode what computes."""
+        """What learns, in which mode what computes, and how often parts are dropped."""
         self._let_learn(spec)
+        self._rates.set(dropout=spec.dropout, stochastic_depth=spec.stochastic_depth)
         self._replica.train()
         set_training(self.model)
         if spec.norm_frozen:
@@ -166,9 +172,11 @@ class Trainer:
     def _step(self, spec: EpochSpec, done: int) -> Tensor:
         """One update of the weights by the global batch at sample `done`; the sum of its losses over this rank."""
         batches = (self.feed.next(spec, done, part) for part in range(spec.accumulate))
-        return self._update(batches, spec.accumulate, self.plan.learning_rate(Position(spec.epoch, done)))
+        return self._update(spec, batches, spec.accumulate, self.plan.learning_rate(Position(spec.epoch, done)))
 
-    def _update(self, batches: Iterable[DeviceBatch], num_batches: int, learning_rate: float) -> Tensor:
+    def _update(
+        self, spec: EpochSpec, batches: Iterable[DeviceBatch], num_batches: int, learning_rate: float
+    ) -> Tensor:
         """One update of the weights by this rank's batches and the other ranks'; the sum of its losses."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group["lr_factor"]
@@ -176,9 +184,10 @@ class Trainer:
         loss_sum = torch.zeros((), device=self.device)
         for number, batch in enumerate(batches, start=1):
             with self._summing_gradients(last=number == num_batches):
-                images = self._model_input(batch)
+                self._replaced.extend(batch.replaced)
+                images, labels = self._augmented(batch, spec)
                 with self._input.autocast():
-                    loss = self._task.loss(self._replica, images, batch.labels)
+                    loss = self._task.loss(self._replica, images, labels)
                 torch.autograd.backward(self.scaler.scale(loss / num_batches))
             loss_sum += loss.detach() * len(batch.labels)
         self._clip_gradient()
@@ -221,7 +230,7 @@ class Trainer:
         with closing(self.feed.beginning(spec, spec.recalibration_batches)) as batches:
             for batch in batches:
                 failpoints.hit("norm.recalibrating", rank=self.rank)
-                yield self._input.normalise(batch.pixels)
+                yield self._augmented(batch, spec)[0]
 
     def evaluate(self, resolution: int) -> Scores:
         """Judge every validation image once over all ranks: a collective."""
@@ -252,10 +261,10 @@ class Trainer:
         dist.all_reduce(total)
         return float(total)
 
-    def _model_input(self, batch: DeviceBatch) -> Tensor:
-        """Normalised pixels; takes note of samples in whose place others stand."""
-        self._replaced.extend(batch.replaced)
-        return self._input.normalise(batch.pixels)
+    def _augmented(self, batch: DeviceBatch, spec: EpochSpec) -> tuple[Tensor, Tensor]:
+        """The model's input (N, 3, H, W) and its labels: (N,), or (N, num_classes) where images are mixed."""
+        pixels = self._augmenter.images(batch.pixels, batch.samples, spec)
+        return self._augmenter.mix(self._input.normalise(pixels), batch.labels, batch.samples, spec)
 
     def take_replaced(self) -> list[DataError]:
         """What was wrong with the samples in whose place others stood, since the last call: this rank's."""

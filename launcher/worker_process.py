@@ -17,6 +17,7 @@ from torch import nn
 import launcher
 from ffcv_datasets.batches import BatchSource
 from ffcv_datasets.loader import Loader
+from launcher.augmentation import Augmenter
 from launcher.checkpoint import export_model
 from launcher.config import Data
 from launcher.coordinator import Done, Stop
@@ -125,6 +126,9 @@ def _build_trainer(setup: RunSetup, place: Place, precision: torch.dtype, stack:
             loss=job.loss,
             flip_tta=job.evaluation.flip_tta,
             device=place.device,
+        ),
+        augmenter=Augmenter(
+            job.augmentation, seed=job.seed, num_classes=data.num_classes, mean_colour=data.channel_mean
         ),
         pixels=Pixels(data.channel_mean, data.channel_std),
         train_data=open_data(job.data.train, max(batch * 3 * px**2 for px, batch in sizes)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -19,7 +20,7 @@ from launcher.cli.console import say, show_table
 from launcher.config import JobConfig
 from launcher.data_facts import count_samples, known_num_classes
 from launcher.job_file import load_job
-from launcher.plan import Plan, build_plan, feasible_world, resolutions
+from launcher.plan import EpochSpec, Plan, build_plan, feasible_world, resolutions
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="A job file, or the name of a recipe in jobs/.")]
 OverridesArgument = Annotated[
@@ -120,6 +121,38 @@ def show_plan(plan: Plan, *, title: str, console: Console) -> None:
     )
 
 
+@dataclass(frozen=True)
+class _Column:
+    """One that is shown where any epoch has something in it."""
+
+    heading: str
+    cell: Callable[[EpochSpec], str]
+
+
+def _norm_cell(row: EpochSpec) -> str:
+    return f"{row.recalibration_batches} batches" if row.recalibration_batches else "frozen" * row.norm_frozen
+
+
+def _augment_cell(row: EpochSpec) -> str:
+    return f"{row.magnitude:.3g}" if row.magnitude is not None else "random" if row.policy else ""
+
+
+def _number(name: str) -> Callable[[EpochSpec], str]:
+    """A cell with the row's number of that name, empty if it has none."""
+    return lambda row: f"{getattr(row, name):.3g}" if getattr(row, name) else ""
+
+
+_FURTHER = (
+    _Column("norm", _norm_cell),
+    _Column("augment", _augment_cell),
+    _Column("mixup", _number("mixup_alpha")),
+    _Column("cutmix", _number("cutmix_alpha")),
+    _Column("erase", _number("erasing_probability")),
+    _Column("drop\nout", _number("dropout")),
+    _Column("drop\ndepth", _number("stochastic_depth")),
+)
+
+
 def plan_table(plan: Plan, *, title: str) -> Table:
     """One row per epoch; a rule between phases."""
     workers = f"{plan.world_size} worker" + ("s" if plan.world_size > 1 else "")
@@ -129,6 +162,9 @@ def plan_table(plan: Plan, *, title: str) -> Table:
     table.add_column("phase", min_width=8, overflow="fold")
     for heading in ("px", "batch/\nworker", "global\nbatch", "steps", "drop", "LR", "cost"):
         table.add_column(heading, justify="right", no_wrap=True)
+    further = [column for column in _FURTHER if any(column.cell(row) for row in plan.rows)]
+    for column in further:
+        table.add_column(column.heading, justify="right", no_wrap=True)
     for row in plan.rows:
         last_of_phase = row.epoch + 1 == len(plan.rows) or plan.rows[row.epoch + 1].phase != row.phase
         table.add_row(
@@ -141,6 +177,7 @@ def plan_table(plan: Plan, *, title: str) -> Table:
             str(row.dropped_samples),
             f"{row.lr_start:.3g} -> {row.lr_end:.3g}",
             f"{row.relative_cost:.2f}",
+            *(column.cell(row) for column in further),
             end_section=last_of_phase,
         )
     return table

@@ -37,25 +37,15 @@ def keep_ledger(path: Path) -> None:
     import torch
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
-    from launcher.device_batches import DeviceBatch, DeviceBatches, HostTransfer
+    from launcher.device_batches import DeviceBatch
     from launcher.training_feed import TrainingFeed
-
-    @dataclass(frozen=True)
-    class NumberedBatch(DeviceBatch):
-        samples: list[int]
-
-    def numbered(_: HostTransfer, decoded: Any) -> DeviceBatches:
-        for batch in decoded:
-            pixels, labels = torch.from_numpy(batch.images), torch.from_numpy(batch.labels)
-            yield NumberedBatch(pixels, labels, batch.replaced, batch.samples.tolist())
 
     hand_out = TrainingFeed.next
     consumed: list[tuple[int, int, list[int], int]] = []
 
     def watched(self: TrainingFeed, spec: Any, start: int, *part: int) -> DeviceBatch:
         batch = hand_out(self, spec, start, *part)
-        assert isinstance(batch, NumberedBatch)
-        consumed.append((spec.epoch, start, batch.samples, zlib.crc32(batch.pixels.numpy().tobytes())))
+        consumed.append((spec.epoch, start, batch.samples.tolist(), zlib.crc32(batch.pixels.numpy().tobytes())))
         return batch
 
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -66,7 +56,6 @@ def keep_ledger(path: Path) -> None:
         os.write(file, json.dumps([optimizer.param_groups[0]["lr"], consumed]).encode() + b"\n")
         consumed.clear()
 
-    HostTransfer.batches = numbered  # type: ignore[method-assign,assignment]
     TrainingFeed.next = watched  # type: ignore[method-assign,assignment]
     register_optimizer_step_post_hook(trained)
 

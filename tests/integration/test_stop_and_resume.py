@@ -49,7 +49,15 @@ def job_path(tmp_path_factory: pytest.TempPathFactory, drawn: Path) -> Path:
     ema = {"decay": 0.9, "every_steps": 2}
     norm = {"kind": "recalibrate", "num_batches": 3}
     phases = [*JOB["phases"][:-1], {**JOB["phases"][-1], "norm": {"kind": "freeze"}}]
-    return write_job(tmp_path_factory.mktemp("job"), drawn, model=dropout, ema=ema, norm=norm, phases=phases)
+    augmentation = {
+        "policy": {"kind": "rand_augment", "magnitude": {"start": 5, "end": 15}},
+        "random_erasing": 0.1,
+        "mixup": 0.2,
+        "cutmix": 1.0,
+        "dropout": {"start": 0.1, "end": 0.3},
+    }
+    sections = {"model": dropout, "ema": ema, "norm": norm, "phases": phases, "augmentation": augmentation}
+    return write_job(tmp_path_factory.mktemp("job"), drawn, **sections)
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from ffcv_datasets.card import Card, Extent, LevelCard
-from launcher.cli.plan import plan_reading
+from launcher.cli.plan import plan_reading, plan_table
 from launcher.config import JobConfig
 from launcher.plan import Plan, build_plan
+from tests.unit.sample_jobs import make_plan
 
 CARD = Card(
     source="train",
@@ -47,3 +50,22 @@ def test_each_size_reads_the_smallest_level_that_serves_it() -> None:
 
 def test_a_card_that_does_not_tell_the_images_bytes_gives_no_reading() -> None:
     assert plan_reading(a_plan(200), CARD.model_copy(update={"image_bytes": None})) == []
+
+
+def headings(**sections: Any) -> list[str]:
+    plan = make_plan({"epochs": 2}, {"resolution": 24}, **sections)
+    return [str(column.header) for column in plan_table(plan, title="a").columns]
+
+
+def test_columns_of_norms_and_augmentation_are_there_where_they_say_something() -> None:
+    bare = headings()
+    assert bare[-1] == "cost"
+    wanted = {"policy": {"kind": "rand_augment", "magnitude": {"start": 5, "end": 10}}, "mixup": {"start": 0, "end": 1}}
+    assert headings(augmentation=wanted, norm={"kind": "freeze"}) == [*bare, "norm", "augment", "mixup"]
+    trivial = make_plan(
+        {"epochs": 1}, {"resolution": 24}, augmentation={**wanted, "policy": {"kind": "trivial_augment"}}
+    )
+    cells = {str(column.header): list(column.cells) for column in plan_table(trivial, title="a").columns}
+    assert (cells["augment"], cells["mixup"]) == (["random", "random"], ["", "1"])
+    recalibrated = make_plan({}, {"resolution": 24}, norm={"kind": "recalibrate", "num_batches": 5})
+    assert list(plan_table(recalibrated, title="a").columns[-1].cells) == ["", "5 batches"]

@@ -25,7 +25,7 @@ ROWS = (
     {"trainer"},
     {"examination", "trained_model"},
     {"tasks", "training_feed"},
-    {"batch_norm", "device_batches", "model_input", "replica"},
+    {"augmentation", "batch_norm", "device_batches", "model_input", "replica"},
     {"checkpoint", "data_facts", "models", "run_directory", "training_state"},
     {"heartbeat"},
     {"disk_budget", "event_log", "manifest", "report", "retention"},

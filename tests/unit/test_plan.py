@@ -191,6 +191,22 @@ def test_crops_follow_the_size_of_each_epoch() -> None:
     assert rows[0].crop_ratio == (0.5, 2)
 
 
+def test_strengths_of_augmentation_are_columns_that_decide() -> None:
+    phases: list[dict[str, Any]] = [{"epochs": 2}, {"resolution": 24}]
+    growing = {"policy": {"kind": "rand_augment", "magnitude": {"start": 5, "end": 10}}, "mixup": 0.2}
+    plan = make_plan(*phases, augmentation=growing)
+    assert [(row.policy, row.magnitude, row.mixup_alpha) for row in plan.rows] == [
+        ("rand_augment", 5, 0.2),
+        ("rand_augment", 5, 0.2),
+        ("rand_augment", 10, 0.2),
+    ]
+    assert plan.fingerprint != make_plan(*phases).fingerprint
+    lines = differences(as_json(make_plan(*phases)), as_json(plan))
+    assert lines[0].startswith(
+        "from epoch 0: magnitude None -> 5.0, mixup_alpha 0.0 -> 0.2, policy None -> rand_augment"
+    )
+
+
 def test_settings_are_the_same_only_within_a_phase_at_one_size() -> None:
     ramp = {"epochs": 3, "resolution": {"start": 16, "end": 32, "multiple_of": 16}}
     rows = make_plan({"epochs": 2}, ramp).rows

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.config import (
+    Augmentation,
     Constant,
     Cosine,
     CropAtSize,
@@ -22,12 +23,14 @@ from launcher.config import (
     Step,
 )
 from launcher.schedules import (
+    Strengths,
     batch_factor,
     crop_scale_at,
     learning_rate_at,
     resolution_at,
     shape_factor,
     size_increases,
+    strengths_by_phase,
     warmup_factor,
 )
 
@@ -123,6 +126,27 @@ shapes = st.one_of(
 @given(shapes, st.integers(1, 10))
 def test_where_a_shape_does_not_jump_it_arrives_where_it_goes_on(shape: Shape, epoch: int) -> None:
     assert shape_factor(shape, epoch, 10, arriving=True) == pytest.approx(shape_factor(shape, epoch, 10), abs=1e-15)
+
+
+def test_strengths_grow_by_equal_steps_over_the_phases_that_are_augmented() -> None:
+    wanted = Augmentation.model_validate(
+        {
+            "policy": {"kind": "rand_augment", "magnitude": {"start": 5, "end": 15}},
+            "random_erasing": 0.1,
+            "mixup": {"start": 0, "end": 0.2},
+            "dropout": {"start": 0.1, "end": 0.4},
+        }
+    )
+    centred = PHASE.model_copy(update={"centre_crop": 1.0})
+    found = strengths_by_phase(wanted, [PHASE, PHASE, PHASE, PHASE, centred])
+    assert [one.magnitude for one in found[:4]] == pytest.approx([5, 25 / 3, 35 / 3, 15])
+    assert [one.mixup_alpha for one in found[:4]] == pytest.approx([0, 0.2 / 3, 0.4 / 3, 0.2])
+    assert [one.dropout for one in found[:4]] == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    assert {(one.policy, one.erasing_probability, one.stochastic_depth) for one in found[:4]} == {
+        ("rand_augment", 0.1, None)
+    }
+    assert found[4] == Strengths()
+    assert strengths_by_phase(wanted, [PHASE])[0].magnitude == 15
 
 
 def test_a_polynomial_is_a_power_of_what_is_left() -> None:
