@@ -193,7 +193,9 @@ class Coordinator:
         return self._round(turn).agreement
 
     def _round(self, turn: int) -> _Round:
-        return self._rounds.setdefault(turn, _Round(self.plan.world_size))
+        if turn not in self._rounds:  # Not setdefault: ranks poll, and a round is as large as they are many.
+            self._rounds[turn] = _Round(self.plan.world_size)
+        return self._rounds[turn]
 
     def _disagreement(self, ack: Acknowledgement, spec: EpochSpec, turn: int) -> str | None:
         expected = {

@@ -50,6 +50,8 @@ class RunSetup:
     start: Position
     claim: Claim | None = None
     """The owner's on the run directory; None where nobody else can write there."""
+    accept_changes: bool = False
+    """Whether the checkpoints of another run are taken, too."""
     checkpoint: Path | None = None
     """Where `start`'s state lies; None for a fresh start."""
     evaluated: bool = True
@@ -105,7 +107,8 @@ def prepare_run(
     CheckpointError if none of its checkpoints can be used; for a new run ModelError if it cannot start from the weights
     that the job names.
     """
-    found = newest_valid(paths.checkpoints, run=claim.run if claim and not accept_changes else None)
+    setup = RunSetup(job, plan, data, paths.root, start=BEGINNING, claim=claim, accept_changes=accept_changes)
+    found = _find(setup)
     if found.newest is not None:
         changes = _changes(job, plan, paths)
         if changes and not accept_changes:
@@ -115,7 +118,7 @@ def prepare_run(
             )
     else:
         check_weights(job.model, num_classes=data.num_classes)
-    setup = _go_on(RunSetup(job, plan, data, paths.root, start=BEGINNING, claim=claim), found, plan.world_size)
+    setup = _go_on(setup, found, plan.world_size)
     write_atomically(paths.job, dump_job(job))
     return setup
 
@@ -125,8 +128,12 @@ def next_attempt(setup: RunSetup, *, world_size: int) -> RunSetup:
 
     Raises CheckpointError if there are checkpoints and none can be used.
     """
-    run = setup.claim.run if setup.claim else None
-    return _go_on(setup, newest_valid(RunPaths(setup.root).checkpoints, run=run), world_size)
+    return _go_on(setup, _find(setup), world_size)
+
+
+def _find(setup: RunSetup) -> Scan:
+    run = setup.claim.run if setup.claim and not setup.accept_changes else None
+    return newest_valid(RunPaths(setup.root).checkpoints, run=run)
 
 
 def attempt_started(setup: RunSetup) -> AttemptStarted:
@@ -180,21 +187,28 @@ def _changes(job: JobConfig, plan: Plan, paths: RunPaths) -> list[str]:
 
     Another number of workers is no change to a job that leaves it open.
     """
-    old_plan = json.loads(paths.plan.read_text())
-    old_job = yaml.safe_load(paths.job.read_text())
-    new_job = job.model_dump(mode="json")
-    lines = [
-        f"{section}.{key}: {old} -> {new}"
-        for section, keys in _DECISIVE.items()
-        for key, old, new in _differing(old_job.get(section) or {}, new_job.get(section) or {})
-        if keys is None or key in keys
-    ]
+    try:
+        old_plan = json.loads(paths.plan.read_text())
+        lines = _job_changes(yaml.safe_load(paths.job.read_text()), job)
+        old_plan["world_size"], old_plan["fingerprint"], old_plan["rows"][-1]["epoch"]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
+        return [f"unknown, as {paths.plan.name} or {paths.job.name} is damaged or not ours ({error})"]
     if job.run.least_workers <= old_plan["world_size"] <= job.run.most_workers:
         plan = build_plan(job, num_samples=plan.num_samples, world_size=old_plan["world_size"])
     if old_plan["fingerprint"] == plan.fingerprint:
         return lines
     within_epochs = f"the learning rate within epochs (compare learning_rate and phases in {paths.job.name})"
     return [*lines, *(differences(old_plan, _plain(plan)) or [within_epochs])]
+
+
+def _job_changes(old_job: Any, job: JobConfig) -> list[str]:
+    new_job = job.model_dump(mode="json")
+    return [
+        f"{section}.{key}: {old} -> {new}"
+        for section, keys in _DECISIVE.items()
+        for key, old, new in _differing(old_job.get(section) or {}, new_job.get(section) or {})
+        if keys is None or key in keys
+    ]
 
 
 def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

@@ -171,7 +171,9 @@ def _start_keeper(
     arguments = [sys.executable, "-I", ray_keeper.__file__, str(temp_dir), str(saved_logs), *command]
     pipe = subprocess.PIPE
     with signals_blocked():
-        return subprocess.Popen(arguments, env=environment, stdin=pipe, stdout=pipe, start_new_session=True)
+        return subprocess.Popen(
+            arguments, env=environment, cwd=temp_dir, stdin=pipe, stdout=pipe, start_new_session=True
+        )
 
 
 def _await_address(keeper: subprocess.Popen[bytes], saved_logs: Path) -> str:

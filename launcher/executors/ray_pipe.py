@@ -33,6 +33,7 @@ class LeaderProcess:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", program, str(theirs.fileno()), str(temp_dir)],
                 env=environment,
+                cwd=temp_dir,  # Ray has its workers import from here first: never from where a user happens to be.
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

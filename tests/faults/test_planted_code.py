@@ -54,13 +54,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw_data(tmp_path_factory.mktemp("planted") / "data")
 
 
-OPEN_DOOR = pytest.mark.xfail(
-    reason="Ray's processes start in the working directory, and Ray puts that on its workers' sys.path: private_ray.py "
-    "has to start its keeper, and to connect, in the private directory"
-)
-
-
-@pytest.mark.parametrize("mode", ["single", pytest.param("ray", marks=OPEN_DOOR)])
+@pytest.mark.parametrize("mode", ["single", "ray"])
 def test_nothing_that_is_planted_in_a_run_directory_runs_when_it_is_resumed_from_there(
     mode: str, data: Path, tmp_path: Path
 ) -> None:

@@ -171,6 +171,19 @@ def test_another_number_of_workers_is_no_change_to_a_job_that_leaves_it_open(job
     assert "seed: 3 -> 4" in refusal(job_path, paths, ELASTIC, "seed=4")
 
 
+@pytest.mark.parametrize("garbage", ["", "[]", "{}", '{"world_size": 1}', "[" * 100_000, "\udcff"])
+@pytest.mark.parametrize("name", ["plan", "job"])
+def test_a_damaged_plan_or_job_is_refused_and_can_be_passed_over(
+    garbage: str, name: str, job_path: Path, paths: RunPaths
+) -> None:
+    prepare(job_path, paths)
+    save(paths, Position(1))
+    file: Path = getattr(paths, name)
+    file.write_text(garbage, errors="surrogateescape")
+    assert "--accept-changes" in refusal(job_path, paths)
+    assert prepare(job_path, paths, accept_changes=True).start == Position(1)
+
+
 def test_a_shorter_plan_than_what_was_trained_is_refused(job_path: Path, paths: RunPaths) -> None:
     prepare(job_path, paths)
     save(paths, Position(5))
