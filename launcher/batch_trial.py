@@ -21,6 +21,7 @@ from torch import nn
 
 from ffcv_datasets.batches import BatchStream
 from ffcv_datasets.crop import View
+from launcher.augmentation import Augmenter
 from launcher.batch_cache import BatchCache
 from launcher.batch_search import Finding, Request
 from launcher.batch_size import (
@@ -65,6 +66,9 @@ class Trial:
             ema=job.ema,
             task=Classification(
                 num_classes=num_classes, loss=job.loss, flip_tta=job.evaluation.flip_tta, device=device
+            ),
+            augmenter=Augmenter(
+                job.augmentation, seed=job.seed, num_classes=num_classes, mean_colour=_MIDDLE_GREY.channel_mean
             ),
             pixels=_MIDDLE_GREY,
             train_data=_NoData(),
