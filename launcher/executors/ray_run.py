@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from launcher.coordinator import Done, Stop
 from launcher.events import Event, StopRequested, WorkerLost, WorkersAwaited
 from launcher.executors.private_ray import PrivateRay
 from launcher.executors.ray_pipe import RayLostError
+from launcher.paths import temporary
 from launcher.plan import PlanError, feasible_world
 from launcher.run_setup import RunSetup, attempt_started, next_attempt
 
@@ -73,13 +75,18 @@ class RayRun:
             self._setup = next_attempt(self._setup, world_size=world_size)
         if changed or self._attempts:
             self._on_event(attempt_started(self._setup))
-        meeting_file = (self._meeting_dir or home.temp_dir) / f"process-group-{len(self._attempts)}"
-        ended: Stop | Done | Loss | Exception = home.ask(
-            "attempt",
-            *(self._setup, meeting_file, self._use_gpu, self._logs),
-            on_letter=lambda letter: self._on_event(pickle.loads(letter)),
-            next_order=self._next_stop,
-        )
+        # Of a name that no other attempt has ever had: what an earlier one has written there would mislead.
+        meeting = (self._meeting_dir or home.temp_dir) / f"{home.temp_dir.name}-{len(self._attempts)}"
+        meeting_file = temporary(meeting, pid=os.getpid())
+        try:
+            ended: Stop | Done | Loss | Exception = home.ask(
+                "attempt",
+                *(self._setup, meeting_file, self._use_gpu, self._logs),
+                on_letter=lambda letter: self._on_event(pickle.loads(letter)),
+                next_order=self._next_stop,
+            )
+        finally:
+            meeting_file.unlink(missing_ok=True)
         return ended
 
     def _after(self, ended: Stop | Done | Loss | Exception) -> Stop | Done | None:
