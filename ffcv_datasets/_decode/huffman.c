@@ -143,8 +143,6 @@ static boolean decode_mcu(struct jpeg_decompress_struct *cinfo, JBLOCKROW *block
                      wanted ? *blocks[i] : NULL);
     if (bits.count < 0)
         jpeg_refuse((j_common_ptr)cinfo, "Corrupt JPEG data: premature end of data segment");
-    if (bits.end - bits.next < 2) /* a marker follows the last bits */
-        jpeg_refuse((j_common_ptr)cinfo, "Premature end of JPEG file");
     huffman->bits = bits;
     return TRUE;
 }
@@ -177,10 +175,19 @@ static void begin(struct huffman *huffman, struct jpeg_decompress_struct *cinfo,
     }
 }
 
+/* Whether a marker ends the file: then bits end there, and never where the memory does. */
+static bool has_end(const struct jpeg_source_mgr *source)
+{
+    size_t size = source->bytes_in_buffer;
+    const uint8_t *bytes = source->next_input_byte;
+    return size >= 2 && bytes[size - 2] == 0xFF && bytes[size - 1] == JPEG_EOI;
+}
+
 void huffman_take_over(struct jpeg_decompress_struct *cinfo, struct buffer *memory, int left)
 {
     bool is_sequential = !cinfo->progressive_mode && cinfo->Ss == 0 && cinfo->Se == END - 1;
-    if (!is_sequential || cinfo->arith_code || cinfo->data_precision != 8 || jpeg_has_multiple_scans(cinfo))
+    if (!is_sequential || cinfo->arith_code || cinfo->data_precision != 8 || jpeg_has_multiple_scans(cinfo) ||
+        !has_end(cinfo->src))
         return;
     struct huffman *huffman = buffer_reserve(memory, sizeof *huffman);
     if (!huffman)

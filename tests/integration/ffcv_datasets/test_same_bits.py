@@ -1,6 +1,7 @@
 """An epoch's global batches are the same, bit for bit, whoever makes them, on any processor, from any start."""
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -113,3 +114,22 @@ def test_every_kind_of_jpeg_has_the_same_pixels_with_and_without_what_makes_it_f
             Decoder().decode(beton, samples, where, fast)
             Decoder(plain=True).decode(beton, samples, where, plain)
             assert (fast == plain).all()
+
+
+@pytest.mark.parametrize(
+    "change", [lambda data: data + b"beyond", lambda data: data[:-2], lambda data: data[:-2] + b"\xff\x00"]
+)
+def test_a_jpeg_that_does_not_end_with_its_file_is_judged_the_same(
+    tmp_path: Path, change: Callable[[bytes], bytes]
+) -> None:
+    path = write_pictures(tmp_path / "a.beton", [(change(compress("420", draw(96, 128))), 96, 128)] * 200)
+    with Beton(path) as beton:
+        samples = np.arange(beton.num_samples)
+        where = boxes(TrainView(1, 1, 16), samples, beton.heights(), beton.widths())
+        fast, plain = (np.zeros((len(samples), 16, 16, 3), np.uint8) for _ in range(2))
+        found = Decoder().try_decode(beton, samples, where, fast)
+        right = Decoder(plain=True).try_decode(beton, samples, where, plain)
+    assert {sample: str(error) for sample, error in found.items()} == {i: str(error) for i, error in right.items()}
+    sound = [sample for sample in samples if sample not in found]
+    assert len(sound) > 9
+    assert (fast[sound] == plain[sound]).all()
