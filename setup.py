@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: the C core's libraries, and that jobs/ and slurm/ are installed inside the package."""
+"""What pyproject.toml cannot say: the C core's libraries, and that jobs/ and slurm/ go inside the package."""
 
 import shutil
 import subprocess
