@@ -353,7 +353,8 @@ def _known_keys(location: Location, raw: Any, model: type[BaseModel]) -> list[st
         None,
     )
     chosen = [m for m in models if any(tag in typing.get_args(f.annotation) for f in m.model_fields.values())]
-    return [name for model in chosen or models for name in model.model_fields]
+    fields_of = [model.model_fields for model in chosen or models]
+    return list(dict.fromkeys(field.alias or name for known in fields_of for name, field in known.items()))
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

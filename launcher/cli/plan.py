@@ -106,6 +106,9 @@ def _measure(config: JobConfig) -> dict[int, float]:
 def show_plan(plan: Plan, *, title: str, console: Console) -> None:
     """Print the table and the totals."""
     show_table(console, plan_table(plan, title=title))
+    further = further_table(plan)
+    if further is not None:
+        show_table(console, further)
     totals = plan.totals
     rule = "the model's FLOPs" if totals.cost_rule == "flops" else "the area rule"
     against = f"saves {totals.saving:.0%} against" if totals.saving >= 0 else f"{-totals.saving:.0%} more than"
@@ -123,7 +126,7 @@ def show_plan(plan: Plan, *, title: str, console: Console) -> None:
 
 @dataclass(frozen=True)
 class _Column:
-    """One that is shown where any epoch has something in it."""
+    """Of the table of what else is done to images and model."""
 
     heading: str
     cell: Callable[[EpochSpec], str]
@@ -148,9 +151,27 @@ _FURTHER = (
     _Column("mixup", _number("mixup_alpha")),
     _Column("cutmix", _number("cutmix_alpha")),
     _Column("erase", _number("erasing_probability")),
-    _Column("drop\nout", _number("dropout")),
-    _Column("drop\ndepth", _number("stochastic_depth")),
+    _Column("dropout", _number("dropout")),
+    _Column("depth drop", _number("stochastic_depth")),
 )
+
+
+def further_table(plan: Plan) -> Table | None:
+    """What else is done to images and model: a row wherever it changes; None if nothing is done."""
+    columns = [column for column in _FURTHER if any(column.cell(row) for row in plan.rows)]
+    if not columns:
+        return None
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("from epoch", justify="right", no_wrap=True)
+    for column in columns:
+        table.add_column(column.heading, justify="right", no_wrap=True)
+    before: list[str] = []
+    for row in plan.rows:
+        cells = [column.cell(row) for column in columns]
+        if cells != before:
+            table.add_row(str(row.epoch), *cells)
+        before = cells
+    return table
 
 
 def plan_table(plan: Plan, *, title: str) -> Table:
@@ -162,9 +183,6 @@ def plan_table(plan: Plan, *, title: str) -> Table:
     table.add_column("phase", min_width=8, overflow="fold")
     for heading in ("px", "batch/\nworker", "global\nbatch", "steps", "drop", "LR", "cost"):
         table.add_column(heading, justify="right", no_wrap=True)
-    further = [column for column in _FURTHER if any(column.cell(row) for row in plan.rows)]
-    for column in further:
-        table.add_column(column.heading, justify="right", no_wrap=True)
     for row in plan.rows:
         last_of_phase = row.epoch + 1 == len(plan.rows) or plan.rows[row.epoch + 1].phase != row.phase
         table.add_row(
@@ -177,7 +195,6 @@ def plan_table(plan: Plan, *, title: str) -> Table:
             str(row.dropped_samples),
             f"{row.lr_start:.3g} -> {row.lr_end:.3g}",
             f"{row.relative_cost:.2f}",
-            *(column.cell(row) for column in further),
             end_section=last_of_phase,
         )
     return table

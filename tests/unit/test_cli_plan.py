@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ffcv_datasets.card import Card, Extent, LevelCard
-from launcher.cli.plan import plan_reading, plan_table
+from launcher.cli.plan import further_table, plan_reading
 from launcher.config import JobConfig
 from launcher.plan import Plan, build_plan
 from tests.unit.sample_jobs import make_plan
@@ -52,20 +52,24 @@ def test_a_card_that_does_not_tell_the_images_bytes_gives_no_reading() -> None:
     assert plan_reading(a_plan(200), CARD.model_copy(update={"image_bytes": None})) == []
 
 
-def headings(**sections: Any) -> list[str]:
-    plan = make_plan({"epochs": 2}, {"resolution": 24}, **sections)
-    return [str(column.header) for column in plan_table(plan, title="a").columns]
+def further(*phases: dict[str, Any], **sections: Any) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of the table of what else is done."""
+    table = further_table(make_plan(*phases, **sections))
+    assert table is not None
+    cells = [list(column.cells) for column in table.columns]
+    return [str(column.header) for column in table.columns], [
+        [str(cell) for cell in row] for row in zip(*cells, strict=True)
+    ]
 
 
-def test_columns_of_norms_and_augmentation_are_there_where_they_say_something() -> None:
-    bare = headings()
-    assert bare[-1] == "cost"
+def test_what_else_is_done_is_told_where_it_changes_and_where_anything_is() -> None:
+    two: list[dict[str, Any]] = [{"epochs": 2}, {"epochs": 2, "resolution": 24}]
+    assert further_table(make_plan(*two)) is None
     wanted = {"policy": {"kind": "rand_augment", "magnitude": {"start": 5, "end": 10}}, "mixup": {"start": 0, "end": 1}}
-    assert headings(augmentation=wanted, norm={"kind": "freeze"}) == [*bare, "norm", "augment", "mixup"]
-    trivial = make_plan(
-        {"epochs": 1}, {"resolution": 24}, augmentation={**wanted, "policy": {"kind": "trivial_augment"}}
-    )
-    cells = {str(column.header): list(column.cells) for column in plan_table(trivial, title="a").columns}
-    assert (cells["augment"], cells["mixup"]) == (["random", "random"], ["", "1"])
-    recalibrated = make_plan({}, {"resolution": 24}, norm={"kind": "recalibrate", "num_batches": 5})
-    assert list(plan_table(recalibrated, title="a").columns[-1].cells) == ["", "5 batches"]
+    headings, rows = further(*two, augmentation=wanted, norm={"kind": "freeze"})
+    assert headings == ["from epoch", "norm", "augment", "mixup"]
+    assert rows == [["0", "", "5", ""], ["2", "frozen", "10", "1"], ["3", "", "10", "1"]]
+    _, rows = further(*two, augmentation={"policy": {"kind": "trivial_augment"}})
+    assert rows == [["0", "random"]]
+    _, rows = further(*two, norm={"kind": "recalibrate", "num_batches": 5})
+    assert rows == [["0", ""], ["2", "5 batches"], ["3", ""]]

@@ -236,6 +236,12 @@ def test_what_is_no_finite_number_is_refused_as_one(written: str) -> None:
         ("phases.0.crop_scale={scale: [0.1, 0.5]}", "is required"),
         ("phases.0.crop_scale=1", "must be a list"),
         ("phases.0.crop_ratio=[0.5, 0]", "must be more than 0"),
+        ("phases={from: 16, to: 32, stages: 4, epochs: 3, global_batch: 8}", "is less than one for each of 4 stages"),
+        ("phases={from: 16, to: 32, stages: 4, epochs: 8}", "batch_per_worker or global_batch is needed"),
+        (
+            "phases={from: 16, to: 32, stages: 4, epochs: 8, global_batch: 8, warmup_epochs: 3}",
+            "is longer than the first stage's epochs: 2",
+        ),
         ("augmentation.random_erasing=1.5", "is more than 1, and a probability"),
         ("augmentation.dropout={start: 0, end: 2}", "is more than 1, and a probability"),
         ("augmentation.mixup={start: 0.1}", "is required"),
@@ -317,6 +323,22 @@ def test_a_resolution_is_a_size_or_a_ramp() -> None:
 def test_the_shape_of_the_learning_rate_is_told_by_its_kind() -> None:
     job = make_job(learning_rate={"base": 1, "shape": {"kind": "piecewise_linear", "points": [[0, "1e-4"], [2, 1]]}})
     assert job.learning_rate.shape == PiecewiseLinear(kind="piecewise_linear", points=((0, 1e-4), (2, 1)))
+
+
+def test_stages_are_phases_of_equal_length_whose_size_grows_by_equal_steps() -> None:
+    stages = "phases={from: 128, to: 300, stages: 4, epochs: 350, batch_per_worker: 8, warmup_epochs: 5}"
+    job = parse_job(MINIMAL, overrides=[stages, "phases.crop_scale=[0.05, 1]"])
+    found = [(phase.resolution, phase.epochs, phase.warmup_epochs) for phase in job.phases]
+    assert found == [(171, 88, 5), (214, 87, 0), (257, 88, 0), (300, 87, 0)]
+    assert {(phase.batch_per_worker, phase.global_batch, phase.crop_scale) for phase in job.phases} == {
+        (8, None, (0.05, 1.0))
+    }
+    assert parse_job(dump_job(job)) == job
+
+
+def test_a_misspelt_key_of_stages_is_told_where_it_stands() -> None:
+    problem = problem_of(MINIMAL, "phases={from: 16, to: 32, stage: 2, epochs: 3, global_batch: 8}")
+    assert (problem.path, problem.fix) == ("phases.stage", "did you mean `stages`?")
 
 
 def test_a_warmup_starts_at_a_factor_or_at_the_base() -> None:

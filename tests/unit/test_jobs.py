@@ -39,7 +39,7 @@ def test_a_recipe_plans_without_its_data(job: Path, workers: int | None) -> None
     assert num_samples, "states no data.num_samples, so it cannot be planned where the data is not"
     plan = build_plan(config, num_samples=num_samples, world_size=workers or config.run.most_workers)
     assert len(plan.rows) == config.num_epochs
-    assert all(row.lr_start > 0 for row in plan.rows)
+    assert all(row.lr_start > 0 for row in plan.rows[1:])
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
