@@ -42,6 +42,10 @@ def plan(
     measure: Annotated[
         bool, typer.Option("--measure", help="Count the model's FLOPs at each size instead of the area rule.")
     ] = False,
+    compare_scaling: Annotated[
+        bool,
+        typer.Option("--compare-scaling", help="Show what deeper and wider models cost at the last size, instead."),
+    ] = False,
 ) -> None:
     """Print the plan: one row per epoch, and the cost against the same epochs at the last resolution.
 
@@ -52,6 +56,9 @@ def plan(
       resolute plan my-job.yaml phases.0.epochs=10 --format json | jq .totals
     """
     config = load_job(job, overrides or ())
+    if compare_scaling:
+        show_table(Console(), scaling_table(config))
+        return
     num_samples = count_samples(config, source=job)
     world_size = workers or feasible_world(config, num_samples=num_samples, available=config.run.most_workers)
     flops = _measure(config) if measure else None
@@ -66,6 +73,27 @@ def plan(
         show_plan(laid_out, title=config.name, console=console)
         for epoch in reading:
             say(console, f"reads {epoch}")
+
+
+def scaling_table(config: JobConfig) -> Table:
+    """The job's model beside its family, at its last training size: what depth, width and resolution cost."""
+    from launcher.models import compare_scaling
+
+    resolution = resolutions(config)[-1]
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(f"at {resolution} px", no_wrap=True)
+    for heading in ("layers", "mean\nchannels", "GFLOPs", "times", f"{config.model.name}\ncosts as much at"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for one in compare_scaling(config.model, num_classes=known_num_classes(config), resolution=resolution):
+        table.add_row(
+            one.name,
+            str(one.layers),
+            f"{one.mean_channels:.0f}",
+            f"{one.flops / 1e9:.3g}",
+            f"{one.times:.2f}",
+            f"{one.same_cost_px} px",
+        )
+    return table
 
 
 @dataclass(frozen=True)

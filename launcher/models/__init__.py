@@ -4,6 +4,7 @@ from launcher.models.build import ModelError, build_model, check_model, start_at
 from launcher.models.cost import measure_flops
 from launcher.models.optimizers import OptimizerError, build_optimizer, check_optimizer
 from launcher.models.rates import Rates, check_rates
+from launcher.models.scaling import Relative, compare_scaling
 from launcher.models.trainable import check_trainable, let_learn, set_training
 from launcher.models.weights import check_weights, start_from
 
@@ -11,6 +12,7 @@ __all__ = [
     "ModelError",
     "OptimizerError",
     "Rates",
+    "Relative",
     "build_model",
     "build_optimizer",
     "check_model",
@@ -18,6 +20,7 @@ __all__ = [
     "check_rates",
     "check_trainable",
     "check_weights",
+    "compare_scaling",
     "let_learn",
     "measure_flops",
     "set_training",

@@ -16,8 +16,8 @@ from launcher.plan import Plan, Position, build_plan
 
 FOLDER = Path(__file__).parents[2] / "jobs"
 IMAGENET = 1281167
-OWN = {"cifar10-cpu", "demo"}
-"""Published nowhere else."""
+OWN = ("cifar10", "demo")
+"""How names begin of those that are published nowhere else: what runs here in minutes."""
 
 PerEpoch = Callable[[int], float]
 
@@ -236,7 +236,8 @@ def plan_of(name: str) -> Plan:
 
 
 def test_every_recipe_is_held_against_its_source() -> None:
-    assert {path.stem for path in FOLDER.glob("*.yaml")} - OWN == set(RECIPES)
+    stems = {path.stem for path in FOLDER.glob("*.yaml")}
+    assert {stem for stem in stems if not stem.startswith(OWN)} == set(RECIPES)
 
 
 @pytest.mark.parametrize("name", RECIPES)
