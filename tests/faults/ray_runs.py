@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,16 @@ class RayRunProcess:
         wait_until(there, f"{number} times {name}")
         return self.events(name)[number - 1]
 
+    def await_event_after(self, name: str, moment: float) -> dict[str, Any]:
+        """The first event of that name at or after `moment`, in seconds since 1970."""
+
+        def later() -> list[dict[str, Any]]:
+            return [e for e in self.events(name) if datetime.fromisoformat(e["time"]).timestamp() >= moment]
+
+        wait_until(lambda: later() or self.driver.poll() is not None, f"another {name}")
+        assert later(), f"the run ended ({self.driver.returncode}) before:\n{self.output}"
+        return later()[0]
+
     def await_end(self) -> int:
         """The driver's exit code."""
         return self.driver.wait(DEADLINE_S)
@@ -118,13 +129,6 @@ def wait_until(holds: Callable[[], object], what: str) -> None:
     while not holds():
         assert time.monotonic() < deadline, f"not within {DEADLINE_S:g} s: {what}"
         time.sleep(_POLL_S)
-
-
-def seconds_between(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> float:
-    """Between two events."""
-    from datetime import datetime
-
-    return (datetime.fromisoformat(later["time"]) - datetime.fromisoformat(earlier["time"])).total_seconds()
 
 
 def _shown_name(process: psutil.Process) -> str:
