@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from datetime import datetime, timezone
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +26,7 @@ from launcher.events import Event, Progress, RunFailed, RunStopped
 from launcher.job_file import load_job
 from launcher.paths import RunPaths
 from launcher.report import summarise
+from launcher.slurm.meeting import drivers_meeting
 
 if TYPE_CHECKING:  # Heavy, so imported inside the commands.
     from launcher.coordinator import Done, Stop
@@ -167,6 +169,10 @@ Executor = Callable[["RunSetup", Callable[[Event], None]], "Stop | Done"]
 
 
 def _executor(job: JobConfig) -> Executor:
+    if job.run.mode == "ray" and (folder := drivers_meeting()):
+        from launcher.slurm.across_nodes import run_across_nodes
+
+        return partial(run_across_nodes, folder=folder)
     if job.run.mode == "ray":
         from launcher.executors.local_ray import run_local_ray
 

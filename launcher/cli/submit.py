@@ -132,7 +132,11 @@ def _batch(name: str, site: Profile, runs: list[CheckedRun], root: Path) -> Batc
     if any(allocate(run.job, site) != asked for run in runs):
         raise SweepError("the runs of a sweep share one shape of allocation: sweep over something else than workers")
     python = shlex.quote(site.python or sys.executable)
-    agent = f"{python} -m launcher.slurm.agent --lead-s {site.signal_lead_s}"
+    agent = (
+        f"{python} -m launcher.slurm.agent --lead-s {site.signal_lead_s} --workers-per-node {asked.workers_per_node}"
+    )
+    if site.network_interface:
+        agent += f" --interface {shlex.quote(site.network_interface)}"
     return Batch(
         folder=SlurmPaths(root).folder,
         options=sbatch_options(site, asked, name=name, run_directory=str(root)),

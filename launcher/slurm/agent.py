@@ -1,260 +1,29 @@
 """The Slurm task of a run, one on each node: it has the signals, the driver has the training.
 
-    srun ... python -m launcher.slurm.agent [--lead-s SECONDS] RUN_DIR [-- DRIVER ...]
+    srun ... python -m launcher.slurm.agent [OPTIONS] RUN_DIR [-- DRIVER ...]
 
-The first node's agent starts the driver (`resolute resume RUN_DIR` unless another is given) in a session of
-its own, so that no signal of Slurm's reaches it. On a signal it asks the driver to stop (SIGTERM to that process alone,
-and once), asks Slurm what the signal meant, and has the job queued again as soon as the driver's checkpoint is durable.
+The first node's agent starts the driver (`resolute resume RUN_DIR` unless another is given) in a session of its own,
+so that no signal of Slurm's reaches it. On a signal it asks the driver to stop (SIGTERM to that process alone, and
+once), asks Slurm what the signal meant, and has the job queued again as soon as the driver's checkpoint is durable.
 What it does when is decided in `conduct.py`. The driver dies with it.
 
-The other agents hold their nodes until the first one is done. Signals do not concern them.
+With more than one node the driver learns by RESOLUTE_MEETING where it meets the other agents, which make their nodes
+part of its Ray.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import ctypes
 import os
-import select
-import signal
-import socket
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
-from typing import IO
 
-from launcher.durable import make_directory
-from launcher.ownership import State, state_of
-from launcher.paths import RunPaths, claim_number
-from launcher.run_directory import open_run_directory, read_owner
-from launcher.slurm import commands, records
-from launcher.slurm.conduct import DRIVER_STOPPED, Ending, Exit, Facts, Step, next_step
-from launcher.slurm.job_view import Cause, cause_of
+from launcher.slurm import commands
+from launcher.slurm.head_agent import HeadAgent
+from launcher.slurm.inbox import Inbox, open_inbox
+from launcher.slurm.meeting import VARIABLE, Granted, Meeting
+from launcher.slurm.node_agent import NodeAgent
 from launcher.slurm.records import SlurmPaths, Stay
-from launcher.slurm.stop_watch import StopWatch
-
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
-_PR_SET_PDEATHSIG = 1
-_TICK_S, _STOPPING_TICK_S = 1.0, 0.1
-_STOPPED_WITHIN_S = 900.0
-"""From the request to stop to the driver's end, where Slurm sets no earlier one: a lease, a save, Ray's end."""
-_HANDOVER_S = 10.0
-"""For the driver of an earlier stay to end after this agent has shown itself in the records."""
-
-
-class HeadAgent:
-    """The agent that starts the driver."""
-
-    def __init__(self, root: Path, driver: list[str], *, stay: Stay, lead_s: float):
-        self._root = root
-        self._paths = SlurmPaths(root)
-        self._command = driver
-        self._stay = stay
-        self._lead_s = lead_s
-        self._driver: subprocess.Popen[bytes] | None = None
-        self._stop: StopWatch | None = None
-        self._records_seen = 0
-        _make_run_directory(root)
-        make_directory(self._paths.log.parent)
-        self._log: IO[bytes] = self._paths.log.open("ab", buffering=0)
-        self._facts = Facts()
-
-    def run(self, inbox: int) -> int:
-        """Lead the run until it is done, queued again or given up; the exit code for Slurm. `inbox` gives signals."""
-        earlier = records.read(self._paths.attempts)
-        self._facts = Facts(
-            began_at=records.attempts_of(earlier, self._stay.job_id), position=records.newest_checkpoint(self._root)
-        )
-        self._record("agent_started", nodes=os.environ.get("SLURM_JOB_NODELIST"), host=socket.gethostname())
-        self._await_predecessor()
-        while not isinstance(step := next_step(self._facts), Exit):
-            if step is None:
-                self._observe(inbox)
-            else:
-                self._carry_out(step)
-        self._say(f"{step.ending.value}, exit code {step.code}")
-        if not self._facts.superseded:  # Else the records are another's by now.
-            self._record("agent_ended", ending=step.ending.value, exit_code=step.code)
-        return step.code
-
-    def decline(self, cancelled: str) -> int:
-        """Leave without a start: the job before this one in a chain was cancelled, and the run with it."""
-        self._say(f"Slurm job {cancelled} before this one was cancelled, so this one ends, too")
-        self._record("agent_started", nodes=os.environ.get("SLURM_JOB_NODELIST"), host=socket.gethostname())
-        self._record("agent_ended", ending=Ending.CANCELLED.value, exit_code=DRIVER_STOPPED)
-        return DRIVER_STOPPED
-
-    def _carry_out(self, step: Step) -> None:
-        match step:
-            case Step.START:
-                self._start()
-            case Step.STOP:
-                self._ask_driver_to_stop()
-            case Step.ASK:
-                self._ask_slurm()
-            case Step.REQUEUE:
-                self._requeue()
-            case Step.KILL:
-                self._kill()
-
-    def _start(self) -> None:
-        position = self._facts.position
-        attempt = len(self._facts.began_at) + 1
-        stay = self._stay
-        nodes = os.environ.get("SLURM_JOB_NODELIST", socket.gethostname())
-        origin = f"from {position}" if position else "from the beginning"
-        self._say(f"--- attempt {attempt} of Slurm job {stay.job_id}, restart {stay.restarts}, on {nodes}, {origin}")
-        self._record("driver_started", attempt=attempt, position=position)
-        self._driver = subprocess.Popen(
-            self._command,
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
-            start_new_session=True,
-            preexec_fn=_shield,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        )
-        self._facts = replace(
-            self._facts, running=True, exit_code=None, began_at=(*self._facts.began_at, position), stop_sent=False
-        )
-
-    def _ask_driver_to_stop(self) -> None:
-        assert self._driver is not None
-        self._stop = StopWatch(RunPaths(self._root).events)
-        self._driver.send_signal(signal.SIGTERM)
-        self._facts = replace(self._facts, stop_sent=True)
-
-    def _ask_slurm(self) -> None:
-        cause = self._cause()
-        self._say(f"signalled: {cause.value}")
-        self._facts = replace(self._facts, signalled=False, cause=cause)
-
-    def _requeue(self) -> None:
-        """Unless the job's fate has been decided meanwhile."""
-        cause = self._cause()
-        if not cause.may_requeue:
-            self._facts = replace(self._facts, cause=cause)
-            return
-        accepted, words = commands.requeue(self._stay.job_id)
-        self._say("queued again" if accepted else f"Slurm does not queue the job again: {words}")
-        self._record("requeue_asked", accepted=accepted, answer=words, checkpoint=self._facts.position)
-        self._facts = replace(self._facts, requeued=accepted)
-
-    def _kill(self) -> None:
-        assert self._driver is not None
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._driver.pid, signal.SIGKILL)
-        self._note_end(self._driver.wait())
-
-    def _cause(self) -> Cause:
-        job = commands.show_job(self._stay.job_id)
-        cause = cause_of(job, restarts=self._stay.restarts, lead_s=self._lead_s, now=datetime.now())
-        self._record("slurm_asked", cause=cause.value, job=str(job))
-        return cause
-
-    def _observe(self, inbox: int) -> None:
-        """Wait until something has happened, and learn what."""
-        tick_s = _TICK_S if self._stop is None else _STOPPING_TICK_S
-        received = os.read(inbox, 64) if select.select([inbox], [], [], tick_s)[0] else b""
-        if any(number in _SIGNALS for number in received):
-            self._facts = replace(self._facts, signalled=True)
-        if self._driver is not None and (code := self._driver.poll()) is not None:
-            self._note_end(code)
-        if self._stop is not None and not self._facts.saved and self._stop.is_saved():
-            self._facts = replace(self._facts, saved=True, position=records.newest_checkpoint(self._root))
-            self._say(f"saved up to {self._facts.position or 'the beginning'}")
-        overdue = self._stop is not None and self._stop.seconds > _STOPPED_WITHIN_S
-        self._facts = replace(self._facts, overdue=overdue, superseded=self._is_superseded())
-
-    def _note_end(self, code: int) -> None:
-        self._driver = None
-        self._facts = replace(
-            self._facts, running=False, exit_code=code, position=records.newest_checkpoint(self._root)
-        )
-        if not self._facts.superseded:
-            self._record("driver_ended", exit_code=code, position=self._facts.position)
-
-    def _is_superseded(self) -> bool:
-        """Whether a later agent has shown itself in the records, which are read when they have changed."""
-        size = self._paths.attempts.stat().st_size
-        if self._facts.superseded or size == self._records_seen:
-            return self._facts.superseded
-        self._records_seen = size
-        return records.holder(records.read(self._paths.attempts)) != self._stay
-
-    def _await_predecessor(self) -> None:
-        """Let the driver of an earlier stay end, whose agent sees that it is superseded: its node may live on without
-        Slurm. A driver that is still there after that is told from a dead one by the new driver's own means."""
-        deadline = time.monotonic() + _HANDOVER_S
-        while time.monotonic() < deadline:
-            owner = read_owner(RunPaths(self._root))
-            if owner is None or owner.slurm_job_id != os.environ.get("SLURM_JOB_ID") or state_of(owner) is State.GONE:
-                return
-            time.sleep(_TICK_S / 4)
-
-    def _record(self, event: str, **facts: object) -> None:
-        records.append(self._paths.attempts, event, job_id=self._stay.job_id, restarts=self._stay.restarts, **facts)
-
-    def _say(self, words: str) -> None:
-        now = datetime.now().astimezone().isoformat(timespec="seconds")
-        self._log.write(f"{now} resolute agent: {words}\n".encode())
-
-
-def _make_run_directory(root: Path) -> None:
-    """Make it one before anything of Slurm's lies in it, unless `resolute submit` has. Raises RunDirectoryError."""
-    if not any(claim_number(entry.name) for entry in (root.iterdir() if root.is_dir() else ())):
-        with open_run_directory(root):
-            pass
-
-
-def hold_node(root: Path, stay: Stay, inbox: int) -> int:
-    """Wait until the first node's agent is done, or another stay has begun."""
-    attempts = SlurmPaths(root).attempts
-    while not _is_over(attempts, stay):
-        if select.select([inbox], [], [], _TICK_S)[0]:
-            os.read(inbox, 64)
-    return 0
-
-
-def _is_over(attempts: Path, stay: Stay) -> bool:
-    last = [line for line in records.read(attempts) if line["event"] in ("agent_started", "agent_ended")][-1:]
-    return any((line["event"] == "agent_ended") == (Stay(line["job_id"], line["restarts"]) == stay) for line in last)
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[int]:
-    """Receive signals as bytes from the descriptor that this gives, rather than being interrupted by them."""
-    inbox, outbox = os.pipe()
-    os.set_blocking(outbox, False)
-    handled = (*_SIGNALS, signal.SIGCHLD)
-    previous = {number: signal.signal(number, lambda number, frame: None) for number in handled}
-    signal.set_wakeup_fd(outbox)
-    try:
-        yield inbox
-    finally:
-        signal.set_wakeup_fd(-1)
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-        os.close(inbox)
-        os.close(outbox)
-
-
-def _shield() -> None:
-    """In the driver, before it begins: it dies with its agent, and user signals, which some ways of tracking a step's
-    processes hand to all of them, would kill Ray."""
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-
-
-def _was_cancelled(job_id: str | None) -> bool:
-    job = commands.show_job(_task_of(job_id)) if job_id else None
-    return job is not None and job.state == "CANCELLED"
 
 
 def this_stay() -> Stay:
@@ -269,22 +38,53 @@ def _task_of(job_id: str) -> str:
     return job_id if task is None else f"{job_id}_{task}"
 
 
+def _was_cancelled(job_id: str | None) -> bool:
+    job = commands.show_job(_task_of(job_id)) if job_id else None
+    return job is not None and job.state == "CANCELLED"
+
+
 def main() -> None:
+    arguments = _parse()
+    root, stay, number = arguments.run_directory.absolute(), this_stay(), int(os.environ.get("SLURM_PROCID", 0))
+    meeting = Meeting.of(root, stay)
+    with open_inbox() as inbox:
+        if number > 0:
+            sys.exit(NodeAgent(root, meeting, stay=stay, number=number).run(inbox))
+        print(f"resolute: what follows stands in {SlurmPaths(root).log}", flush=True)
+        sys.exit(_lead(arguments, root, stay, meeting, inbox))
+
+
+def _lead(arguments: argparse.Namespace, root: Path, stay: Stay, meeting: Meeting, inbox: Inbox) -> int:
+    """On the first node; the exit code for Slurm."""
+    nodes = _nodes()
+    driver = arguments.driver or [sys.executable, "-m", "launcher", "resume", str(root), "--try-again"]
+    environment = {VARIABLE: str(meeting.folder)} if len(nodes) > 1 else {}
+    agent = HeadAgent(root, driver, stay=stay, lead_s=arguments.lead_s, environment=environment)
+    if _was_cancelled(arguments.after):
+        return agent.decline(arguments.after)
+    meeting.open(Granted(nodes, arguments.workers_per_node, arguments.interface))
+    try:
+        return agent.run(inbox)
+    finally:
+        meeting.close()
+
+
+def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m launcher.slurm.agent", description="One node's part of a run.")
     parser.add_argument("run_directory", type=Path)
     parser.add_argument("--lead-s", type=float, default=120.0, help="seconds before the time limit at which it is told")
-    parser.add_argument("driver", nargs="*", help="the driver's command; `resolute resume RUN_DIR` when absent")
+    parser.add_argument("--workers-per-node", type=int, default=int(os.environ.get("SLURM_GPUS_ON_NODE", 1)))
+    parser.add_argument("--interface", help="network interface by which nodes talk; chosen by route when absent")
     parser.add_argument("--after", metavar="JOB", help="the job that this one follows; cancelled, it ends the chain")
-    arguments = parser.parse_args()
-    root = arguments.run_directory.absolute()
-    driver = arguments.driver or [sys.executable, "-m", "launcher", "resume", str(root), "--try-again"]
-    stay = this_stay()
-    with _signals() as inbox:
-        if int(os.environ.get("SLURM_PROCID", 0)) > 0:
-            sys.exit(hold_node(root, stay, inbox))
-        print(f"resolute: what follows stands in {SlurmPaths(root).log}", flush=True)
-        agent = HeadAgent(root, driver, stay=stay, lead_s=arguments.lead_s)
-        sys.exit(agent.decline(arguments.after) if _was_cancelled(arguments.after) else agent.run(inbox))
+    parser.add_argument("driver", nargs="*", help="the driver's command; `resolute resume RUN_DIR` when absent")
+    return parser.parse_args()
+
+
+def _nodes() -> tuple[str, ...]:
+    """Of the allocation, in the order of their tasks."""
+    succeeded, words = commands.call("scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"])
+    assert succeeded, words
+    return tuple(words.split())
 
 
 if __name__ == "__main__":

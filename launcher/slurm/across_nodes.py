@@ -1,0 +1,94 @@
+"""A run under Ray Train on all nodes of an allocation: the driver's Ray on this one, which the others' agents join."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from launcher.attempts import RunFailedError
+from launcher.coordinator import Done, Stop
+from launcher.events import Event
+from launcher.executors.local_ray import train_settings
+from launcher.executors.private_ray import PrivateRay, private_ray
+from launcher.executors.ray_run import RayRun
+from launcher.paths import RunPaths
+from launcher.plan import PlanError, feasible_world
+from launcher.run_setup import RunSetup
+from launcher.signals import stop_on_signal
+from launcher.slurm.meeting import Granted, Invitation, Meeting, absent_nodes
+from launcher.slurm.node import gpus_granted, own_address
+
+JOIN_S = 180.0
+"""For the other nodes to join; 10 s are usual."""
+_POLL_S = 0.25
+
+
+def run_across_nodes(setup: RunSetup, on_event: Callable[[Event], None], *, folder: Path) -> Stop | Done:
+    """Carry the plan out, and tell how it ended. A signal stops it at the lease's end.
+
+    `folder` is the agents' meeting. Raises a worker's error if it is one of ours, or RunFailedError, which names the
+    nodes that have not joined if the job cannot do without them.
+    """
+    meeting = Meeting(folder)
+    stop_reasons: list[str] = []
+    use_gpu = gpus_granted() > 0
+    ray_run = RayRun(
+        setup,
+        use_gpu=use_gpu,
+        logs=RunPaths(setup.root).logs / "ray",
+        meeting_dir=folder,
+        on_event=on_event,
+        stop_reasons=stop_reasons,
+    )
+    with stop_on_signal(stop_reasons.append):
+        return ray_run.carry_out(partial(_bring_up, setup, meeting, stop_reasons))
+
+
+def ray_settings(granted: Granted, *, stall_timeout_s: float) -> dict[str, str]:
+    """For Ray's processes. Without an interface, what the job's environment says stands, and then what NCCL and gloo
+    choose by themselves."""
+    settings = train_settings(stall_timeout_s=stall_timeout_s, interface=granted.interface or "")
+    return {name: value for name, value in settings.items() if value}
+
+
+@contextmanager
+def _bring_up(setup: RunSetup, meeting: Meeting, stop_reasons: list[str]) -> Iterator[PrivateRay]:
+    """A Ray of all nodes that come."""
+    granted = meeting.granted
+    settings = ray_settings(granted, stall_timeout_s=setup.job.run.stall_timeout_s)
+    with private_ray(
+        num_cpus=granted.workers_per_node,
+        num_gpus=gpus_granted(),
+        saved_logs=RunPaths(setup.root).logs / "ray",
+        host=own_address(interface=granted.interface, towards=granted.nodes[-1]),
+        settings=settings,
+    ) as home:
+        meeting.invite(Invitation(home.address, home.token.read_text(), settings))
+        try:
+            _await_nodes(setup, meeting, home.address, stop_reasons)
+            yield home
+        finally:
+            meeting.withdraw()
+
+
+def _await_nodes(setup: RunSetup, meeting: Meeting, address: str, stop_reasons: list[str]) -> None:
+    """Until all nodes have joined, a stop is asked for, or the time is up, when fewer may do."""
+    granted = meeting.granted
+    deadline = time.monotonic() + JOIN_S
+    while (absent := absent_nodes(granted, meeting.answers(address))) and not stop_reasons:
+        if time.monotonic() > deadline:
+            _do_without(setup, granted, absent)
+            return
+        time.sleep(_POLL_S)
+
+
+def _do_without(setup: RunSetup, granted: Granted, absent: list[str]) -> None:
+    """Raises RunFailedError if the job has too few workers without those nodes."""
+    room = (len(granted.nodes) - len(absent)) * granted.workers_per_node
+    try:
+        feasible_world(setup.job, num_samples=setup.plan.num_samples, available=room)
+    except PlanError as error:
+        raise RunFailedError(f"no Ray on {', '.join(absent)} within {JOIN_S:.0f} s, and {error}") from error

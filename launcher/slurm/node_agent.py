@@ -1,0 +1,88 @@
+"""The agents of a job's other nodes: each makes its node part of the driver's Ray, until the job is over."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import time
+from pathlib import Path
+
+from launcher.attempts import RunFailedError
+from launcher.executors.private_ray import joined_node
+from launcher.paths import RunPaths
+from launcher.slurm import records
+from launcher.slurm.inbox import Inbox
+from launcher.slurm.meeting import Answer, Invitation, Meeting
+from launcher.slurm.node import NetworkError, gpus_granted, own_address
+from launcher.slurm.records import SlurmPaths, Stay
+
+_TICK_S = 1.0
+_AGAIN_S = 10.0
+"""Between two tries to join."""
+
+
+class NodeAgent:
+    """Holds the node of that number; signals do not concern it, as the first node's agent gets the same ones."""
+
+    def __init__(self, root: Path, meeting: Meeting, *, stay: Stay, number: int):
+        self._root = root
+        self._meeting = meeting
+        self._stay = stay
+        self._number = number
+        self._joined: Invitation | None = None
+        self._node = contextlib.ExitStack()
+        self._keeper: subprocess.Popen[bytes] | None = None
+        self._not_before_s = 0.0
+
+    def run(self, inbox: Inbox) -> int:
+        """Until the first node's agent is done, or another stay has begun; the exit code for Slurm."""
+        with self._node:
+            while not self._is_over():
+                self._follow(self._meeting.invitation())
+                inbox.await_signal(within_s=_TICK_S)
+        return 0
+
+    def _follow(self, invitation: Invitation | None) -> None:
+        """Be where the invitation says, and nowhere else."""
+        ended = self._keeper is not None and self._keeper.poll() is not None
+        if self._joined is not None and (ended or invitation != self._joined):
+            self._leave()
+        if invitation is not None and self._joined is None and time.monotonic() >= self._not_before_s:
+            self._join(invitation)
+
+    def _join(self, invitation: Invitation) -> None:
+        granted = self._meeting.granted
+        self._not_before_s = time.monotonic() + _AGAIN_S
+        try:
+            host = own_address(interface=granted.interface, towards=invitation.address.rpartition(":")[0])
+            node = joined_node(
+                invitation.address,
+                invitation.secret,
+                host=host,
+                num_cpus=granted.workers_per_node,
+                num_gpus=gpus_granted(),
+                saved_logs=RunPaths(self._root).logs / f"ray-node-{self._number}",
+                settings=invitation.settings,
+            )
+            self._keeper = self._node.enter_context(node)
+        except (NetworkError, RunFailedError) as error:
+            self._answer(invitation, str(error))
+            return
+        self._joined = invitation
+        self._answer(invitation, "")
+
+    def _answer(self, invitation: Invitation, trouble: str) -> None:
+        with contextlib.suppress(FileNotFoundError):  # The meeting is over.
+            self._meeting.answer(self._number, Answer(invitation.address, trouble))
+
+    def _leave(self) -> None:
+        self._node.close()
+        self._joined = self._keeper = None
+
+    def _is_over(self) -> bool:
+        lines = records.read(SlurmPaths(self._root).attempts)
+        for line in reversed(lines):
+            if line["event"] in ("agent_started", "agent_ended"):
+                ours = Stay(line["job_id"], line["restarts"]) == self._stay
+                return ours if line["event"] == "agent_ended" else not ours
+        return False
