@@ -48,6 +48,11 @@ class RunPaths:
         """The final weights' accuracy at several sizes; a curve of it lies beside."""
         return self.root / "evaluation.json"
 
+    @property
+    def fixres(self) -> Path:
+        """Accuracy before and after this run, if it fits another run's model to a size."""
+        return self.root / "fixres.json"
+
     def claim(self, number: int) -> Path:
         """What the run's start of that number owns it by. The first file of a run directory; tells it from others."""
         return self.root / _claim_name(number)

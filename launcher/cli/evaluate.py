@@ -67,7 +67,7 @@ def evaluate(
     say(console, f"{trained.job.name}: {trained.source.name}, trained at {trained.train_resolution} px at last")
     swept = sweep(
         trained,
-        _val_data(trained, data),
+        val_data(trained, data),
         wanted,
         settings=settings,
         on_scores=lambda at: say(console, f"  {at.resolution} px: top-1 {at.scores.top1:.2%}"),
@@ -118,7 +118,7 @@ def _find_checkpoint(paths: RunPaths, name: str | None) -> Path | None:
     return path
 
 
-def _val_data(trained: TrainedModel, given: Path | None) -> Path:
+def val_data(trained: TrainedModel, given: Path | None) -> Path:
     """Raises EvaluationError."""
     path = given or (Path(trained.job.data.val) if trained.job.data.val else None)
     if path is None:

@@ -76,7 +76,7 @@ def run(
     """
     config = load_job(job, [*(overrides or ()), *_flags(mode, workers)])
     root = run_dir or Path("runs") / f"{config.name}-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}"
-    _carry_out(config, source=job, root=root.absolute(), accept_changes=accept_changes, try_again=try_again)
+    carry_out(config, source=job, root=root.absolute(), accept_changes=accept_changes, try_again=try_again)
 
 
 def resume(
@@ -99,7 +99,7 @@ def resume(
     if not paths.job.is_file():
         raise RunDirectoryError(f"{run_dir} is no run directory ({paths.job.name} is missing); see `ls runs`")
     config = load_job(str(paths.job), [*(overrides or ()), *_flags(mode, workers)])
-    _carry_out(config, source=str(paths.job), root=paths.root, accept_changes=accept_changes, try_again=try_again)
+    carry_out(config, source=str(paths.job), root=paths.root, accept_changes=accept_changes, try_again=try_again)
 
 
 def _flags(mode: Mode | None, workers: int | None) -> list[str]:
@@ -107,7 +107,10 @@ def _flags(mode: Mode | None, workers: int | None) -> list[str]:
     return flags + ([f"run.workers={workers}"] if workers else [])
 
 
-def _carry_out(config: JobConfig, *, source: str, root: Path, accept_changes: bool, try_again: bool) -> None:
+def carry_out(
+    config: JobConfig, *, source: str, root: Path, accept_changes: bool = False, try_again: bool = False
+) -> None:
+    """Run a job in the directory `root`, or go on with it there. Raises typer.Exit if it was stopped before its end."""
     from launcher.run_directory import open_run_directory
     from launcher.run_setup import check_job, prepare_run
 
