@@ -26,9 +26,11 @@ from launcher.attempts import refuse_in_vain
 from launcher.coordinator import Acknowledgement, Agreement, Directive, Done, Stop
 from launcher.event_log import EventLog, read_events
 from launcher.events import Event, Progress
+from launcher.executors.ray_pipe import signals_blocked
 from launcher.plan import Position
 from launcher.run_directory import RunDirectory, open_run_directory
 from launcher.run_setup import RunSetup, attempt_started, check_job, next_attempt, prepare_run
+from launcher.signals import stop_on_signal
 from launcher.worker_process import Place, run_worker
 from tests.faults.attempts import DRIVER, Attempt, Kill, StopRequest, Traces
 from tests.faults.ledger import keep_ledger
@@ -49,17 +51,19 @@ class RankLostError(RuntimeError):
 def drive(attempt: Attempt) -> tuple[Stop | Done | None, str]:
     """The driver's life: how the attempt ended, or else why not."""
     _die_with_parent()
-    ranks = [_start(attempt, rank) for rank in range(attempt.world_size)]
+    with signals_blocked():  # In the ranks for good, as in Ray's processes.
+        ranks = [_start(attempt, rank) for rank in range(attempt.world_size)]
     failpoints.arm(_Passages(attempt.traces, DRIVER, attempt.kill))
+    stop_reasons: list[str] = []
     try:
-        with open_run_directory(attempt.root, beat_s=_BEAT_S) as directory:
+        with stop_on_signal(stop_reasons.append), open_run_directory(attempt.root, beat_s=_BEAT_S) as directory:
             setup = _prepare(attempt, directory)
             if setup.start == setup.plan.end and directory.paths.model.is_file():
                 return Done(), ""
             refuse_in_vain(read_events(directory.paths.events), setup.plan, setup.start, setup.job.run)
             directory.events.append(attempt_started(setup).to_json())
             attempt.traces.begin(setup.start, setup.plan.world_size)
-            return _lead(setup, ranks, directory.events, attempt.stop), ""
+            return _lead(_Desk(setup, directory.events, attempt.stop, stop_reasons), setup, ranks), ""
     except Exception:
         return None, traceback.format_exc()
     finally:
@@ -90,9 +94,8 @@ def _start(attempt: Attempt, number: int) -> _Rank:
     return _Rank(number, process, ours)
 
 
-def _lead(setup: RunSetup, ranks: list[_Rank], events: EventLog, stop: StopRequest | None) -> Stop | Done:
+def _lead(desk: _Desk, setup: RunSetup, ranks: list[_Rank]) -> Stop | Done:
     """Answer the ranks' questions until all have ended alike. Raises RankLostError as soon as one is lost."""
-    desk = _Desk(setup, events, stop)
     asking = {rank.connection: rank for rank in ranks}
     for rank in ranks:
         rank.connection.send(setup)
@@ -120,14 +123,18 @@ def _lead(setup: RunSetup, ranks: list[_Rank], events: EventLog, stop: StopReque
 class _Desk:
     """The coordinator, and what the ranks ask of it."""
 
-    def __init__(self, setup: RunSetup, events: EventLog, stop: StopRequest | None):
+    def __init__(self, setup: RunSetup, events: EventLog, stop: StopRequest | None, stop_reasons: list[str]):
+        """`stop_reasons` grows where a signal asks for a stop."""
         self._coordinator = setup.coordinator()
         self._events = events
         self._stop = stop
+        self._stop_reasons = stop_reasons
         self._askers: Counter[int] = Counter()
 
     def answer(self, what: str, arguments: dict[str, Any]) -> object:
         """The answer to a question, or the error that it met."""
+        while self._stop_reasons:
+            self._coordinator.request_stop(self._stop_reasons.pop())
         try:
             return getattr(self, what)(**arguments)
         except Exception as error:
