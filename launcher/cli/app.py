@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import launcher
-from launcher.cli import batch_size, bench, data, evaluate, fixres, plan, queue, run, schema, submit
+from launcher.cli import batch_size, bench, data, evaluate, fixres, plan, queue, race, run, schema, submit
 from launcher.cli.errors import exit_code, explain
 from launcher.printable import printable
 
@@ -30,6 +30,7 @@ app.command("logs")(queue.logs)
 app.command("cancel")(queue.cancel)
 app.command("evaluate")(evaluate.evaluate)
 app.command("fixres")(fixres.fixres)
+app.command("race")(race.race)
 app.command("plan")(plan.plan)
 app.command("batch-size")(batch_size.batch_size)
 app.command("schema")(schema.schema)

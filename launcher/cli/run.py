@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from datetime import datetime, timezone
 from enum import Enum
@@ -19,6 +20,7 @@ from launcher.cli.console import say
 from launcher.cli.display import RunDisplay, show_summary
 from launcher.cli.errors import STOPPED
 from launcher.cli.plan import JobArgument, OverridesArgument, show_plan
+from launcher.cli.submit import resubmit
 from launcher.config import JobConfig
 from launcher.durable import write_atomically
 from launcher.event_log import read_events
@@ -27,6 +29,7 @@ from launcher.job_file import load_job
 from launcher.paths import RunPaths
 from launcher.report import summarise
 from launcher.slurm.meeting import drivers_meeting
+from launcher.slurm.submissions import read_submissions
 
 if TYPE_CHECKING:  # Heavy, so imported inside the commands.
     from launcher.coordinator import Done, Stop
@@ -74,37 +77,51 @@ def run(
 
       resolute run my-job.yaml data.train=train.beton data.val=val.beton --run-dir runs/first
     """
-    config = load_job(job, [*(overrides or ()), *_flags(mode, workers)])
+    config = load_job(job, [*(overrides or ()), *flags(mode, workers)])
     root = run_dir or Path("runs") / f"{config.name}-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}"
     carry_out(config, source=job, root=root.absolute(), accept_changes=accept_changes, try_again=try_again)
 
 
 def resume(
-    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The directory of a run.")],
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The directory of a run; of a submitted one also its name or job id.")],
     overrides: OverridesArgument = None,
     mode: ModeOption = None,
     workers: WorkersOption = None,
     accept_changes: AcceptOption = False,
     try_again: TryAgainOption = False,
+    here: Annotated[bool, typer.Option("--here", help="In this process, though Slurm carried the run out.")] = False,
 ) -> None:
-    """Go on with a run from its newest valid checkpoint.
+    """Go on with a run from its newest valid checkpoint; one that was submitted to Slurm is submitted again.
 
-    Example:
+    Examples:
 
       resolute resume runs/demo-20260314-092653
+
+      resolute resume 4711
     """
+    if not here and _is_slurms(run_dir):
+        resubmit(str(run_dir), overrides or [], accept_changes=accept_changes)
+        return
     from launcher.run_directory import RunDirectoryError
 
     paths = RunPaths(run_dir.absolute())
     if not paths.job.is_file():
         raise RunDirectoryError(f"{run_dir} is no run directory ({paths.job.name} is missing); see `ls runs`")
-    config = load_job(str(paths.job), [*(overrides or ()), *_flags(mode, workers)])
+    config = load_job(str(paths.job), [*(overrides or ()), *flags(mode, workers)])
     carry_out(config, source=str(paths.job), root=paths.root, accept_changes=accept_changes, try_again=try_again)
 
 
-def _flags(mode: Mode | None, workers: int | None) -> list[str]:
+def flags(mode: Mode | None, workers: int | None) -> list[str]:
+    """As overrides of the job."""
     flags = [f"run.mode={mode.value}"] if mode else []
     return flags + ([f"run.workers={workers}"] if workers else [])
+
+
+def _is_slurms(run_dir: Path) -> bool:
+    """Whether a run was submitted, and this is not its job; or what is named can only be a job of Slurm's."""
+    if "SLURM_JOB_ID" in os.environ:
+        return False
+    return read_submissions(run_dir.absolute()) is not None if run_dir.is_dir() else not run_dir.exists()
 
 
 def carry_out(

@@ -29,7 +29,7 @@ ROWS = (
     {"checkpoint", "data_facts", "models", "run_directory", "training_state"},
     {"heartbeat"},
     {"disk_budget", "event_log", "manifest", "report", "retention"},
-    {"batch_cache", "batch_search", "fixres", "plots"},
+    {"batch_cache", "batch_search", "fixres", "plots", "race"},
     {"batch_size", "memory"},
     {"attempts", "durable", "ownership", "signals", "watch"},
     {"coordinator"},
