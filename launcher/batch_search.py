@@ -52,6 +52,7 @@ class Request:
             "optimizer": job.optimizer.model_dump(mode="json"),
             "loss": job.loss.name,
             "average": job.ema is not None,
+            "augmentation": job.augmentation.model_dump(mode="json"),
             "precision": job.run.precision,
             "resolution": open_phases(job)[phase],
             "accumulates": found_for.global_batch is not None,

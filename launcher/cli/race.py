@@ -140,8 +140,8 @@ def _conclude(courses: list[Course], root: Path, *, title: str, console: Console
     }
     write_atomically(root / "race.json", json.dumps(kept, indent=1) + "\n")
     panels = [
-        Panel(f"{axis} of training", "top-1 in %", [_curve(name, legs, at) for name, legs in by_name(courses).items()])
-        for axis, at in (("seconds", "seconds"), ("cost in epochs at the last size", "cost"))
+        Panel(axis, "top-1 in %", [_curve(name, legs, at) for name, legs in by_name(courses).items()])
+        for axis, at in (("seconds of training", "seconds"), ("cost of training, in epochs at the last size", "cost"))
     ]
     try_to_draw(root / "race.png", panels, title=title, tell=lambda line: say(console, line))
 
