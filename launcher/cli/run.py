@@ -83,7 +83,10 @@ def run(
 
 
 def resume(
-    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The directory of a run; of a submitted one also its name or job id.")],
+    run_dir: Annotated[
+        Path,
+        typer.Argument(metavar="RUN_DIR", help="The directory of a run; of a submitted one also its name or job id."),
+    ],
     overrides: OverridesArgument = None,
     mode: ModeOption = None,
     workers: WorkersOption = None,

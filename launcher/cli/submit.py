@@ -16,11 +16,12 @@ from launcher.cli.console import as_typed, say
 from launcher.cli.plan import JobArgument, OverridesArgument
 from launcher.config import JobConfig
 from launcher.job_file import load_job
+from launcher.paths import RunPaths
 from launcher.slurm.allocation import allocate, fit, sbatch_options
 from launcher.slurm.commands import SlurmError, queue_entries
 from launcher.slurm.profile import Profile, load_profile
 from launcher.slurm.records import SlurmPaths
-from launcher.slurm.submissions import note_submission, read_submissions
+from launcher.slurm.submissions import find_runs, note_submission, read_submissions
 from launcher.slurm.sweep import SweepError, SweepRun, sweep_runs
 
 if TYPE_CHECKING:  # Heavy, so imported inside the command.
@@ -90,6 +91,20 @@ def submit(
         _prepare(run, accept_changes=accept_changes)
     job_ids = _submit_chain(batch, site, runs, name=name, chain=chain)
     _tell(console, job_ids, root, site)
+
+
+def resubmit(target: str, overrides: list[str], *, accept_changes: bool) -> None:
+    """Have Slurm go on with a run that was submitted before, in the same way. Raises SlurmError, JobError."""
+    earlier = find_runs(target, run_root=Path("runs"))
+    if len(earlier) > 1:
+        listed = "\n  ".join(str(as_typed(run.root)) for run in earlier)
+        raise SlurmError(f"{target} is several runs; name one of\n  {listed}")
+    root, site = earlier[0].root, Profile.model_validate(earlier[0].profile)
+    source = str(RunPaths(root).job)
+    run = _check(load_job(source, overrides), site, source=source, root=root)
+    batch = _batch(run.job.name, site, [run], root)
+    _prepare(run, accept_changes=accept_changes)
+    _tell(Console(), _submit_chain(batch, site, [run], name=run.job.name, chain=1), root, site)
 
 
 def _check_all(

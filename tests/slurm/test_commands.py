@@ -132,6 +132,21 @@ def test_a_cancelled_run_ends_its_chain(slurm: Cluster, resolute: Resolute, subm
     assert "was cancelled, so this one ends, too" in resolute("logs", "runs/d").stdout
 
 
+def test_a_cancelled_run_is_resumed_by_another_job(
+    slurm: Cluster, resolute: Resolute, submit: Callable[..., str], tmp_path: Path
+) -> None:
+    first = submit("--run-dir", "runs/g", "phases.0.epochs=30")
+    events = RunPaths(tmp_path / "runs" / "g").events
+    slurm.wait(lambda: [e for e in read(events) if e["event"] == "epoch_trained"], bool, "an epoch")
+    resolute("cancel", "runs/g")
+    slurm.await_job(first, "CANCELLED")
+    second = resolute("resume", first).stdout.split("submitted as Slurm job ")[1].partition(";")[0]
+    slurm.await_job(second, "COMPLETED")
+    assert [run["job_id"] for run in standings(resolute, first)] == [second]
+    begun = [event for event in read(events) if event["event"] == "attempt_started"]
+    assert [event["checkpoint"] is None for event in begun] == [True, False]
+
+
 def test_a_directory_whose_job_is_queued_takes_no_second_one(
     slurm: Cluster, resolute: Resolute, submit: Callable[..., str]
 ) -> None:
