@@ -1,6 +1,6 @@
 """A driver without torch: owns its run directory, "trains" samples in order, saves when asked to, and can misbehave.
 
-    python -m tests.slurm.fake_driver RUN_DIR [--samples 100] [--step-s 0.05] [--teardown-s 0] [--save-s 0] ...
+    python -m tests.slurm.fake_driver RUN_DIR [--samples 100] [--step-s 0.05] [--teardown-s 0] ...
 
 Its state is a hash over the samples in their order: equal at the end for any number of interruptions, unless one was
 lost or repeated.
@@ -46,7 +46,8 @@ def train(directory: RunDirectory, arguments: argparse.Namespace) -> int:
         position = Position(0, samples)
         if reasons:
             events.append(StopRequested(reasons[0]).to_json())
-            time.sleep(arguments.save_s)
+            while arguments.save_once and not arguments.save_once.exists():
+                time.sleep(0.1)
         folder = paths.checkpoint(CheckpointName(position))
         if not folder.exists():
             draft = folder.with_name(f".tmp-{folder.name}")
@@ -79,7 +80,7 @@ def main() -> None:
     parser.add_argument("run_directory", type=Path)
     parser.add_argument("--samples", type=int, default=100)
     parser.add_argument("--step-s", type=float, default=0.05)
-    parser.add_argument("--save-s", type=float, default=0.0, help="how long the checkpoint of a stop takes")
+    parser.add_argument("--save-once", type=Path, help="the checkpoint of a stop waits for this file")
     parser.add_argument("--teardown-s", type=float, default=0.0, help="from the checkpoint of a stop to the end")
     parser.add_argument("--exit-code", type=int, help="do nothing but end so")
     arguments = parser.parse_args()
