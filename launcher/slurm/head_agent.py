@@ -116,6 +116,7 @@ class HeadAgent:
         assert self._driver is not None
         self._stop = StopWatch(RunPaths(self._root).events)
         self._driver.send_signal(signal.SIGTERM)
+        self._record("stop_asked")
         self._facts = replace(self._facts, stop_sent=True)
 
     def _ask_slurm(self) -> None:

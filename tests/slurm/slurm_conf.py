@@ -9,6 +9,7 @@ PREEMPTABLE = {
     "low": "PreemptMode=REQUEUE GraceTime=4",
     "nograce": "PreemptMode=REQUEUE GraceTime=0",
     "cancel": "PreemptMode=CANCEL GraceTime=4",
+    "cancelnow": "PreemptMode=CANCEL GraceTime=0",
 }
 """Partitions whose jobs make way for those of the partition `high`. Graces fall 10 s late: nothing may rest on them."""
 
