@@ -8,6 +8,7 @@ and nothing is ever overwritten.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Collection, Mapping
@@ -29,6 +30,7 @@ from launcher.durable import (
     share_as_directory,
     sync,
 )
+from launcher.listing import names_among
 from launcher.manifest import (
     CheckpointError,
     CheckpointInfo,
@@ -42,6 +44,8 @@ from launcher.manifest import (
 from launcher.paths import CheckpointName, is_temporary, temporary
 from launcher.plan import Position
 from launcher.retention import to_delete
+
+_NAME_TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 
 Parts = dict[str, dict[str, Tensor]]
 """Part -> tensor name -> tensor: {"model": model.state_dict(), "optimizer": {...}, "rng": {...}}."""
@@ -91,8 +95,7 @@ def save(
         with naming_full_disk(target, needed):
             written = _prepare(draft, position, parts, facts)
             failpoints.hit("checkpoint.before_rename")
-            path = checkpoints_dir / str(_next_replay(checkpoints_dir, position))
-            os.rename(draft, path)
+            path = _put_in_place(draft, checkpoints_dir, position)
             failpoints.hit("checkpoint.after_rename")
             sync(checkpoints_dir)
     except BaseException:
@@ -108,10 +111,15 @@ def estimate_bytes(parts: Mapping[str, Mapping[str, Tensor]]) -> int:
     return sum(tensor.nbytes for tensor in tensors) + 256 * len(tensors) + (64 << 10)
 
 
-def scan(checkpoints_dir: Path, *, stop_after: int | None = None, run: str | None = None) -> Scan:
-    """Verify every checkpoint, newest first, up to the first `stop_after` valid ones; of that run, if one is given."""
+def scan(
+    checkpoints_dir: Path, *, stop_after: int | None = None, run: str | None = None, told: Collection[str] = ()
+) -> Scan:
+    """Verify every checkpoint, newest first, up to the first `stop_after` valid ones; of that run, if one is given.
+
+    The names in `told` are looked up, too, where a listing does not show them (see listing.py).
+    """
     found = Scan()
-    for path in _entries(checkpoints_dir):
+    for path in _entries(checkpoints_dir, told):
         if stop_after is not None and len(found.valid) >= stop_after:
             break
         try:
@@ -124,15 +132,15 @@ def scan(checkpoints_dir: Path, *, stop_after: int | None = None, run: str | Non
     return found
 
 
-def newest_valid(checkpoints_dir: Path, *, run: str | None = None) -> Scan:
+def newest_valid(checkpoints_dir: Path, *, run: str | None = None, told: Collection[str] = ()) -> Scan:
     """The newest valid checkpoint, and what was rejected on the way to it. Nothing where nothing was saved.
 
-    With `run` given, one whose facts say that it belongs to another run is rejected as well.
+    With `run` given, one whose facts say that it belongs to another run is rejected as well. `told` as for `scan`.
 
     Raises CheckpointError if there are checkpoints, none of them valid: to start over would lose work in
     silence.
     """
-    found = scan(checkpoints_dir, stop_after=1, run=run)
+    found = scan(checkpoints_dir, stop_after=1, run=run, told=told)
     if found.rejected and not found.valid:
         reasons = "".join(f"\n  {rejected.reason}" for rejected in found.rejected)
         raise CheckpointError(f"{checkpoints_dir} holds no valid checkpoint; move it away to start over{reasons}")
@@ -238,16 +246,25 @@ def _untie(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, 
     return distinct, tied
 
 
-def _next_replay(checkpoints_dir: Path, position: Position) -> CheckpointName:
-    names = (CheckpointName.parse(path.name) for path in checkpoints_dir.iterdir())
-    replays = [name.replay for name in names if name and name.position == position]
-    return CheckpointName(position, max(replays, default=-1) + 1)
+def _put_in_place(draft: Path, checkpoints_dir: Path, position: Position) -> Path:
+    """Rename a whole checkpoint to the next name of its position, which a listing may not show to be taken."""
+    names = (CheckpointName.parse(name) for name in names_among(checkpoints_dir, ()))
+    replay = max((name.replay + 1 for name in names if name and name.position == position), default=0)
+    while True:
+        path = checkpoints_dir / str(CheckpointName(position, replay))
+        try:
+            os.rename(draft, path)
+            return path
+        except OSError as error:
+            if error.errno not in _NAME_TAKEN:
+                raise
+        replay += 1
 
 
-def _entries(checkpoints_dir: Path) -> list[Path]:
+def _entries(checkpoints_dir: Path, told: Collection[str] = ()) -> list[Path]:
     """What lies among the checkpoints: strangers, then checkpoints, newest first; without temporaries."""
     if not checkpoints_dir.is_dir():
         return []
-    entries = [path for path in checkpoints_dir.iterdir() if not is_temporary(path.name)]
+    entries = [checkpoints_dir / name for name in names_among(checkpoints_dir, told) if not is_temporary(name)]
     named = {path: name for path in entries if (name := CheckpointName.parse(path.name))}
     return sorted(set(entries) - set(named)) + sorted(named, key=lambda path: named[path], reverse=True)

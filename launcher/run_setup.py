@@ -18,6 +18,7 @@ from launcher.durable import write_atomically
 from launcher.events import AttemptStarted
 from launcher.heartbeat import Claim
 from launcher.job_file import dump_job
+from launcher.listing import told_checkpoints
 from launcher.models import check_model, check_optimizer, check_rates, check_trainable, check_weights
 from launcher.paths import RunPaths
 from launcher.plan import BEGINNING, Plan, PlanError, Position, build_plan, differences, feasible_world, resolutions
@@ -133,7 +134,8 @@ def next_attempt(setup: RunSetup, *, world_size: int) -> RunSetup:
 
 def _find(setup: RunSetup) -> Scan:
     run = setup.claim.run if setup.claim and not setup.accept_changes else None
-    return newest_valid(RunPaths(setup.root).checkpoints, run=run)
+    paths = RunPaths(setup.root)
+    return newest_valid(paths.checkpoints, run=run, told=told_checkpoints(paths))
 
 
 def attempt_started(setup: RunSetup) -> AttemptStarted:

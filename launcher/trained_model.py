@@ -15,6 +15,7 @@ from launcher.checkpoint import load, newest_valid
 from launcher.config import JobConfig
 from launcher.data_facts import read_data_facts
 from launcher.job_file import load_job
+from launcher.listing import told_checkpoints
 from launcher.manifest import verify
 from launcher.model_input import Pixels
 from launcher.models import build_model
@@ -61,7 +62,7 @@ def load_trained(paths: RunPaths, checkpoint: Path | None = None) -> TrainedMode
 
 
 def _newest(paths: RunPaths) -> Path:
-    newest = newest_valid(paths.checkpoints).newest
+    newest = newest_valid(paths.checkpoints, told=told_checkpoints(paths)).newest
     if newest is None:
         raise TrainedModelError(f"{paths.root} holds neither {paths.model.name} nor a checkpoint; train first")
     return newest.path

@@ -12,6 +12,7 @@ from typing import Any
 
 from launcher.durable import make_directory
 from launcher.event_log import EventLog, LoggedEvent, read_events
+from launcher.listing import names_among, told_checkpoints
 from launcher.paths import CheckpointName, RunPaths
 
 
@@ -65,8 +66,8 @@ def read(path: Path) -> list[LoggedEvent]:
 
 def newest_checkpoint(root: Path) -> str:
     """Name of the farthest position that a checkpoint lies at, which is not looked into; "" if there is none."""
-    folder = RunPaths(root).checkpoints
-    names = [CheckpointName.parse(entry.name) for entry in folder.iterdir()] if folder.is_dir() else []
+    paths = RunPaths(root)
+    names = map(CheckpointName.parse, names_among(paths.checkpoints, told_checkpoints(paths)))
     positions = [name.position for name in names if name is not None]
     return str(CheckpointName(max(positions))) if positions else ""
 

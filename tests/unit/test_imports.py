@@ -27,7 +27,7 @@ ROWS = (
     {"tasks", "training_feed"},
     {"augmentation", "batch_norm", "device_batches", "model_input", "replica"},
     {"checkpoint", "data_facts", "models", "run_directory", "training_state"},
-    {"heartbeat"},
+    {"heartbeat", "listing"},
     {"disk_budget", "event_log", "manifest", "report", "retention"},
     {"batch_cache", "batch_search", "fixres", "plots", "race"},
     {"batch_size", "memory"},
