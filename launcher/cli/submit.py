@@ -83,6 +83,7 @@ def submit(
     name, runs = _check_all(job, overrides or [], site, run_dir=run_dir, sweep=sweep or [], accept=accept_changes)
     root = runs[0].root.parent if sweep else runs[0].root
     batch = _batch(name, site, runs, root)
+    _warn(runs[0])
     if dry_run or test_only:
         _show(batch, test_only=test_only)
         return
@@ -103,6 +104,7 @@ def resubmit(target: str, overrides: list[str], *, accept_changes: bool) -> None
     source = str(RunPaths(root).job)
     run = _check(load_job(source, overrides), site, source=source, root=root)
     batch = _batch(run.job.name, site, [run], root)
+    _warn(run)
     _prepare(run, accept_changes=accept_changes)
     _tell(Console(), _submit_chain(batch, site, [run], name=run.job.name, chain=1), root, site)
 
@@ -126,6 +128,34 @@ def _check(job: JobConfig, site: Profile, *, source: str, root: Path) -> Checked
     _refuse_queued(root)
     checked, plan, data = check_job(fit(job, site), source=source)
     return CheckedRun(root, checked, plan, data)
+
+
+def _warn(run: CheckedRun) -> None:
+    """Of a grace that a stop does not fit into; on stderr, as stdout is the script's in a dry run."""
+    if run.job.run.grace_s is None:
+        return
+    from launcher.coordinator import Cadence
+    from launcher.slurm.grace import warn_of_grace
+
+    cadence = Cadence(lease_s=run.job.run.lease_s, grace_s=run.job.run.grace_s)
+    words = warn_of_grace(cadence, checkpoint_bytes=_checkpoint_bytes(run))
+    if words is not None:
+        say(Console(stderr=True), f"resolute: {words}")
+
+
+def _checkpoint_bytes(run: CheckedRun) -> int:
+    from launcher.disk_budget import disk_budget
+    from launcher.models.build import on_meta
+
+    model = on_meta(run.job.model, num_classes=run.data.num_classes)
+    return disk_budget(
+        run.job.optimizer,
+        run.job.checkpoint,
+        state_bytes=sum(tensor.nbytes for tensor in model.state_dict().values()),
+        parameter_bytes=sum(parameter.nbytes for parameter in model.parameters()),
+        num_boundaries=len(run.plan.phase_boundaries()),
+        has_average=run.job.ema is not None,
+    ).checkpoint_bytes
 
 
 def _refuse_queued(root: Path) -> None:

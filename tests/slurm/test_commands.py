@@ -161,6 +161,9 @@ def test_neither_a_dry_run_nor_a_test_nor_a_refusal_leaves_anything(
 ) -> None:
     submission = ("submit", "toy.yaml", "--profile", "site.yaml")
     assert resolute(*submission, "--dry-run").stdout.startswith("#!/bin/bash\n")
+    hasty = resolute(*submission, "--dry-run", "--set", "grace_s=0.5")
+    assert hasty.stdout.startswith("#!/bin/bash\n")
+    assert hasty.stderr.startswith("resolute: grace_s: 0.5 s are less than the ")
     assert "to start at" in resolute(*submission, "--test-only").stdout
     refused = resolute(*submission, "--test-only", "--set", "partition=absent", code=2)
     assert "sbatch would refuse the job: " in refused.stderr
