@@ -79,10 +79,10 @@ class Bench:
         self.slurm = slurm
         self._folder = folder
         self._data = _draw(folder / "data")
-        undisturbed = self.start("undisturbed", pace_s=0.0)
-        assert undisturbed.await_end() == "COMPLETED"
-        self.sums = final_sums(RunPaths(undisturbed.root))
-        self.evidence = gather(undisturbed.attempts)
+        reference = self.start("reference", pace_s=0.0)
+        assert reference.await_end() == "COMPLETED"
+        self.sums = final_sums(RunPaths(reference.root))
+        self.evidence = gather(reference.attempts)
 
     def start(self, name: str, *, site: Mapping[str, Any] | None = None, pace_s: float = 0.1) -> Trial:
         trial = Trial(self.slurm, self._folder, self._data, name, site=site or {}, pace_s=pace_s)
