@@ -118,6 +118,7 @@ def main() -> int:
     arguments.add_argument("--seed", type=int, default=0)
     options = arguments.parse_args()
     chance = random.Random(options.seed)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # Under nohup runs would rightly ignore it.
     with tempfile.TemporaryDirectory(prefix="signals-") as folder, Nursery() as nursery:
         data = draw_data(Path(folder, "data"))
         hits = [strike(nursery, data, Path(folder, f"run{n}"), chance) for n in range(options.signals)]
