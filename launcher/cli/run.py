@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 from enum import Enum
@@ -24,12 +25,14 @@ from launcher.cli.submit import resubmit
 from launcher.config import JobConfig
 from launcher.durable import write_atomically
 from launcher.event_log import read_events
-from launcher.events import Event, Progress, RunFailed, RunStopped
+from launcher.events import EpochTrained, Event, Progress, RunFailed, RunStopped
 from launcher.job_file import load_job
 from launcher.paths import RunPaths
+from launcher.plan import Position
 from launcher.report import summarise
 from launcher.slurm.meeting import drivers_meeting
 from launcher.slurm.submissions import read_submissions
+from launcher.slurm.time_left import Measured, job_ends_at, may_not_fit
 
 if TYPE_CHECKING:  # Heavy, so imported inside the commands.
     from launcher.coordinator import Done, Stop
@@ -170,8 +173,20 @@ def _execute(setup: RunSetup, executor: Executor, directory: RunDirectory, conso
             if not isinstance(event, Progress):
                 directory.events.append(event.to_json())
             display.show(event)
+            if isinstance(event, EpochTrained) and Position(event.epoch + 1) in setup.plan.phase_boundaries():
+                warn_of_time(Position(event.epoch + 1), Measured(event.epoch, event.seconds))
 
+        def warn_of_time(start: Position, measured: Measured) -> None:
+            ends_at = job_ends_at()
+            told = may_not_fit(setup.plan, start, measured, left_s=ends_at - time.time()) if ends_at else None
+            if told is not None:
+                on_event(told)
+                say(console, str(told))
+
+        earlier = [event for event in read_events(directory.paths.events) if event["event"] == "epoch_trained"]
         on_event(attempt_started(setup))
+        if earlier:
+            warn_of_time(setup.start, Measured(earlier[-1]["epoch"], earlier[-1]["seconds"]))
         try:
             outcome = executor(setup, on_event)
         except BaseException as error:

@@ -19,7 +19,7 @@ from launcher.durable import make_directory
 from launcher.ownership import State, state_of
 from launcher.paths import RunPaths, claim_number
 from launcher.run_directory import open_run_directory, read_owner
-from launcher.slurm import commands, records
+from launcher.slurm import commands, records, time_left
 from launcher.slurm.conduct import DRIVER_STOPPED, Ending, Exit, Facts, Step, next_step
 from launcher.slurm.inbox import Inbox
 from launcher.slurm.job_view import Cause, cause_of
@@ -106,11 +106,16 @@ class HeadAgent:
             stderr=self._log,
             start_new_session=True,
             preexec_fn=_shield,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **self._environment},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **self._environment, **self._end_of_job()},
         )
         self._facts = replace(
             self._facts, running=True, exit_code=None, began_at=(*self._facts.began_at, position), stop_sent=False
         )
+
+    def _end_of_job(self) -> dict[str, str]:
+        """For the driver; nothing where Slurm sets no limit or does not answer."""
+        job = commands.show_job(self._stay.job_id)
+        return {time_left.VARIABLE: str(job.ends_at.timestamp())} if job is not None and job.ends_at else {}
 
     def _ask_driver_to_stop(self) -> None:
         assert self._driver is not None
