@@ -1,19 +1,22 @@
 # Every target sets up .venv first; when nothing has changed since, that takes well under a second.
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slurm lint format fuzz faults mutations demo clean
+.PHONY: help setup test test-slurm slurm-cases lint format fuzz faults mutations demo clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## install everything into .venv (PYTHON=python3.12 chooses the interpreter)
 	@PYTHON='$(PYTHON)' scripts/setup.sh
 
-test: setup ## run the tests (ARGS="-k plan" is passed on to pytest)
-	@$(BIN)/python -m pytest $(ARGS)
+test: setup ## run the tests, file by file in two processes (ARGS="-k plan" is passed on to pytest)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slurm: setup ## run the tests that start a Slurm of several nodes on this machine
 	@$(BIN)/python -m pytest tests/slurm $(ARGS)
+
+slurm-cases: setup ## take a run through all that Slurm can do to it, and print the table (ARGS="--only preempted")
+	@$(BIN)/python -m tests.slurm.cases $(ARGS)
 
 lint: setup ## check style and types
 	@$(BIN)/ruff check
