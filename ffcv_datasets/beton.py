@@ -65,6 +65,9 @@ class Beton:
     """
 
     path: Path
+    """Of the file itself, which errors name, also where a copy of it is read."""
+    copy: Path | None
+    """What is read in its place."""
     num_samples: int
     fields: dict[str, str]
     """The type of each field by its name: float, int, image, bytes, ndarray, json or torch_tensor."""
@@ -75,10 +78,10 @@ class Beton:
     footer: levels.Footer | None
     """What Resolute has added to the file."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, copy: Path | None = None) -> None:
         """Read and check the tables. Raises BetonError for what is not a whole .beton file, OSError."""
-        self.path = Path(path)
-        self._file = open(self.path, "rb", buffering=0)  # noqa: SIM115  closed by close()
+        self.path, self.copy = Path(path), copy
+        self._file = open(copy or self.path, "rb", buffering=0)  # noqa: SIM115  closed by close()
         try:
             self._read_tables()
         except BaseException:

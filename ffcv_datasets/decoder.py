@@ -81,7 +81,8 @@ class Decoder:
         stored = np.choose(chosen, [level[samples] for level in beton.levels(field)])
         jobs = _jobs(beton.images(field), samples, stored, boxes)
         failures = _core.decode(self._pool, beton.fileno(), jobs, out, height, width)
-        return {index: DataError(beton.path, int(samples[index]), reason) for index, reason in failures}
+        whence = f", as read from its copy {beton.copy}" if beton.copy else ""
+        return {index: DataError(beton.path, int(samples[index]), reason + whence) for index, reason in failures}
 
     @staticmethod
     def levels_read(

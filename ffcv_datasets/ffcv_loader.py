@@ -3,6 +3,7 @@
 import os
 import queue
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -38,14 +39,19 @@ class FfcvLoader:
     num_samples: int
     batches_ahead: int
 
-    def __init__(self, path: str | os.PathLike[str], *, threads: int = 1, batches_ahead: int = 3) -> None:
-        """Read the tables; FFCV's loader is made with the first view. Raises BetonError."""
-        with Beton(path) as beton:
+    def __init__(
+        self, path: str | os.PathLike[str], *, copy: Path | None = None, threads: int = 1, batches_ahead: int = 3
+    ) -> None:
+        """Read the tables, those of `copy` if one is given; FFCV's loader is made with the first view.
+
+        Raises BetonError.
+        """
+        with Beton(path, copy=copy) as beton:
             self._image, self._label = beton.only("image"), beton.only("int")
             self._fields = list(beton.fields)
             self.num_samples = beton.num_samples
         self.batches_ahead = batches_ahead
-        self._path = os.fspath(path)
+        self._path = os.fspath(copy or path)
         self._threads = threads
         self._compiled: tuple[object, ...] | None = None
         self._loader: Any = None

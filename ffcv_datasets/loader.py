@@ -3,6 +3,7 @@
 import os
 import weakref
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 
 import numpy as np
@@ -34,6 +35,7 @@ class Loader:
         self,
         path: str | os.PathLike[str],
         *,
+        copy: Path | None = None,
         threads: int = 1,
         batches_ahead: int = 3,
         skip_corrupt: bool = False,
@@ -41,6 +43,8 @@ class Loader:
         allocate: Allocate = _pageable,
     ) -> None:
         """Open the file, with `threads` to decode each batch and up to `batches_ahead` batches waiting for use.
+
+        With `copy`, the same bytes elsewhere, that is read; errors name the file itself.
 
         With `skip_corrupt`, another sample stands in for one that cannot be decoded: see substitute.py. Memory for
         images comes from `allocate`, in blocks of at least `largest_batch_bytes`: one size, if that is known before.
@@ -50,7 +54,7 @@ class Loader:
         if batches_ahead < 1:
             raise ValueError(f"batches_ahead: {batches_ahead} is less than 1")
         self._decoder = Decoder(threads)
-        self._beton = Beton(path)
+        self._beton = Beton(path, copy=copy)
         self._labels = self._beton.labels()
         self.batches_ahead = batches_ahead
         self._skip_corrupt = skip_corrupt

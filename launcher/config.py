@@ -59,6 +59,16 @@ Point = Annotated[tuple[Number, NonNegative], Field(strict=False)]
 Rgb = Annotated[tuple[NonNegative, NonNegative, NonNegative], Field(strict=False)]
 
 
+def _absolute(directory: str) -> str:
+    if not directory.startswith(("/", "$")):
+        raise broken_rule("must be an absolute path", fix=f"write /{directory}, or begin with a variable")
+    return directory
+
+
+NodeDirectory = Annotated[str, AfterValidator(_absolute)]
+"""A directory on each node, whose `$VARIABLES` are those of the node's processes."""
+
+
 class Section(BaseModel):
     """A part of a job: strict keys and types, immutable."""
 
@@ -72,6 +82,11 @@ class Data(Section):
     """Path of the training `.beton`; needed to run, not to plan if `num_samples` is given."""
     val: str | None = None
     """Path of the validation `.beton`; without it the run does not evaluate."""
+    stage: NodeDirectory | None = None
+    """A directory on each node's own disk, such as `$SLURM_TMPDIR`: both files are copied there before training, once a
+    node, and read there. Variables are those of the node when a worker starts."""
+    stage_timeout_s: Positive = 1800.0
+    """After so long without a whole copy a worker reads the files from where they lie."""
     num_samples: Count | None = None
     """Training samples, for planning where the data is not; a run checks it against the file."""
     num_classes: Count | None = None

@@ -48,6 +48,29 @@ class WorkersReady(Event):
 
 
 @dataclass(frozen=True)
+class DataStaged(Event):
+    """A node's disk holds a copy of a data file (data.stage); told by the worker that made or checked it."""
+
+    host: str
+    source: str
+    copy: str
+    num_bytes: int
+    seconds: float
+    """For copying and checking, or for checking alone."""
+    reused: bool
+    """An earlier attempt had copied it."""
+
+
+@dataclass(frozen=True)
+class DataNotStaged(Event):
+    """Workers of a node read a data file from where it lies, although the job has data.stage."""
+
+    host: str
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Progress(Event):
     """Within an epoch, about every lease; shown, not logged."""
 

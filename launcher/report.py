@@ -38,6 +38,10 @@ class Summary:
     transition_s: float
     startup_s: float
     """From the driver's start to the workers' readiness."""
+    staged_bytes: int
+    """Data files copied to nodes' disks, or found there and checked (data.stage): summed over nodes."""
+    staging_s: float
+    """Of the workers that did it, one per node and file; others waited meanwhile."""
     total_s: float
     """Over the attempts, each from the driver's start to its last event; bringing up the workers is part of it."""
     top1: float | None
@@ -63,7 +67,8 @@ def _summarise(events: Iterable[Mapping[str, Any]]) -> Summary:
     trained: dict[int, Mapping[str, Any]] = {}
     evaluated: dict[int, Mapping[str, Any]] = {}
     transition_s: dict[int, float] = {}
-    evaluation_s = startup_s = 0.0
+    evaluation_s = startup_s = staging_s = 0.0
+    staged_bytes = 0
     attempts: list[tuple[float, float]] = []
     for event in events:
         kind = event["event"]
@@ -72,6 +77,9 @@ def _summarise(events: Iterable[Mapping[str, Any]]) -> Summary:
         attempts[-1] = (attempts[-1][0], _seconds(event))
         if kind == "workers_ready":
             startup_s += attempts[-1][1] - attempts[-1][0]
+        elif kind == "data_staged":
+            staged_bytes += event["num_bytes"]
+            staging_s += event["seconds"]
         if kind == "epoch_trained":
             trained[event["epoch"]] = event
         elif kind == "evaluated":
@@ -90,6 +98,8 @@ def _summarise(events: Iterable[Mapping[str, Any]]) -> Summary:
         evaluation_s=evaluation_s,
         transition_s=sum(transition_s.values()),
         startup_s=startup_s,
+        staged_bytes=staged_bytes,
+        staging_s=staging_s,
         total_s=sum(last - first for first, last in attempts),
         top1=last["top1"] if last else None,
         top5=last["top5"] if last else None,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import random
 import time
-from contextlib import ExitStack
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +33,7 @@ from launcher.paths import RunPaths
 from launcher.rehearsal import rehearse
 from launcher.run_setup import RunSetup
 from launcher.saving import Saver, Standing
+from launcher.staging import staged
 from launcher.tasks.classification import Classification
 from launcher.trainer import Trainer
 from launcher.worker import CoordinatorLink, Worker
@@ -62,7 +65,8 @@ def run_worker(setup: RunSetup, place: Place, link: CoordinatorLink) -> Stop | D
         torch.cuda.set_device(place.device)
     precision = choose_precision(job.run.precision, place.device)
     with ExitStack() as stack:
-        trainer = _build_trainer(setup, place, precision, stack)
+        copies = stack.enter_context(_staged(job.data, link)) if job.data.stage else {}
+        trainer = _build_trainer(setup, place, precision, copies, stack)
         link.heed(lambda: trainer.steps_begun)
         rehearse(trainer, setup.plan.rows[setup.start.epoch :])
         _seed_generators(job.seed, place.rank)
@@ -101,12 +105,29 @@ def _seed_generators(seed: int, rank: int) -> None:
     random.seed(int(own[2]))
 
 
-def _build_trainer(setup: RunSetup, place: Place, precision: torch.dtype, stack: ExitStack) -> Trainer:
+def _staged(data: Data, link: CoordinatorLink) -> AbstractContextManager[dict[str, Path]]:
+    """The data's copies on this node's disk. Whoever copies moves, in the eyes of the watch over the workers."""
+    moves = 0
+
+    def moved() -> None:
+        nonlocal moves
+        moves += 1
+
+    link.heed(lambda: moves)
+    assert data.stage is not None
+    sources = [path for path in (data.train, data.val) if path]
+    return staged(sources, data.stage, timeout_s=data.stage_timeout_s, emit=link.emit, moved=moved)
+
+
+def _build_trainer(
+    setup: RunSetup, place: Place, precision: torch.dtype, copies: Mapping[str, Path], stack: ExitStack
+) -> Trainer:
+    """`copies` are what is read in the place of data files, by their paths."""
     job, data = setup.job, setup.data
     model = _initial_model(setup).to(place.device).to(memory_format=torch.channels_last)
 
     def open_data(path: str, largest_batch: int) -> BatchSource:
-        loader = _open_loader(path, job.data, place.device, largest_batch)
+        loader = _open_loader(path, copies.get(path), job.data, place.device, largest_batch)
         stack.callback(loader.close)
         return loader
 
@@ -150,14 +171,17 @@ def _initial_model(setup: RunSetup) -> nn.Module:
     return model
 
 
-def _open_loader(path: str, data: Data, device: torch.device, largest_batch: int) -> Loader | FfcvLoader:
+def _open_loader(
+    path: str, copy: Path | None, data: Data, device: torch.device, largest_batch: int
+) -> Loader | FfcvLoader:
     """`largest_batch` is the number of bytes that the run's largest batch takes."""
     if data.loader == "ffcv":
         from ffcv_datasets.ffcv_loader import FfcvLoader  # FFCV takes seconds to import
 
-        return FfcvLoader(path, threads=data.decode_threads_per_worker, batches_ahead=data.batches_ahead)
+        return FfcvLoader(path, copy=copy, threads=data.decode_threads_per_worker, batches_ahead=data.batches_ahead)
     return Loader(
         path,
+        copy=copy,
         threads=data.decode_threads_per_worker,
         batches_ahead=data.batches_ahead,
         skip_corrupt=data.skip_corrupt,

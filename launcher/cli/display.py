@@ -120,6 +120,10 @@ def describe(event: Event) -> str | None:
             return _describe_attempt(event)
         case events.WorkersReady():
             return f"training on {event.device} in {event.precision}"
+        case events.DataStaged():
+            return _describe_staged(event)
+        case events.DataNotStaged():
+            return f"warning: {event.source} is not staged on {event.host}, but read from where it lies: {event.reason}"
         case events.TransitionMade():
             return _describe_transition(event)
         case events.CheckpointSaved() if event.phase_boundary:
@@ -147,6 +151,15 @@ def _describe_attempt(event: events.AttemptStarted) -> str:
     return f"{rejected}starting {workers}, {event.mode}{resumed} ..."
 
 
+def _describe_staged(event: events.DataStaged) -> str:
+    what = "is still staged" if event.reused else "is staged"
+    return f"   {event.source} {what} on {event.host}: {_pace(event.num_bytes, event.seconds)}, {event.copy}"
+
+
+def _pace(num_bytes: int, seconds: float) -> str:
+    return f"{num_bytes / 1e6:,.1f} MB in {seconds:.1f} s ({num_bytes / 1e6 / seconds:,.0f} MB/s)"
+
+
 def _describe_transition(event: events.TransitionMade) -> str:
     norms = "" if event.norm == "none" else f", norms {event.norm}"
     accuracies = ""
@@ -168,6 +181,9 @@ def show_summary(summary: Summary, *, root: Path, paths: RunPaths, console: Cons
     seconds = {"start": summary.startup_s, "training": summary.train_s, "evaluation": summary.evaluation_s}
     parts = [f"{what} {spent:.1f} s" for what, spent in seconds.items()]
     say(console, f"{summary.total_s:.1f} s{attempts}: {', '.join(parts)}")
+    if summary.staging_s:
+        pace = _pace(summary.staged_bytes, summary.staging_s)
+        say(console, f"data copied to nodes' disks, or found there: {pace}, part of the start")
     for what, path in (("model", paths.model), ("checkpoints", paths.checkpoints), ("events", paths.events)):
         if path.exists():
             say(console, f"{what:<12} {root / path.name}")

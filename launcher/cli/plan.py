@@ -17,7 +17,7 @@ from rich.table import Table
 
 from ffcv_datasets.card import Card, read_card
 from launcher.cli.console import say, show_table
-from launcher.config import JobConfig
+from launcher.config import Data, JobConfig
 from launcher.data_facts import count_samples, known_num_classes
 from launcher.job_file import load_job
 from launcher.plan import EpochSpec, Plan, build_plan, feasible_world, resolutions
@@ -65,14 +65,18 @@ def plan(
     laid_out = build_plan(config, num_samples=num_samples, world_size=world_size, flops=flops)
     card = read_card(Path(config.data.train)) if config.data.train else None
     reading = plan_reading(laid_out, card) if card else []
+    staging = plan_staging(config.data)
     if output is Format.JSON:
         plain = laid_out.to_json() | {"reading": [dataclasses.asdict(epoch) for epoch in reading]}
+        plain |= {"staging": dataclasses.asdict(staging) if staging else None}
         typer.echo(json.dumps(plain, indent=1))
     else:
         console = Console()
         show_plan(laid_out, title=config.name, console=console)
         for epoch in reading:
             say(console, f"reads {epoch}")
+        if staging:
+            say(console, str(staging))
 
 
 def scaling_table(config: JobConfig) -> Table:
@@ -123,6 +127,28 @@ def plan_reading(plan: Plan, card: Card) -> list[EpochReading]:
             shares = dict(zip(sides, level_shares(card, resolution, crop_scale), strict=True))
             reading.append(EpochReading(resolution, shares, num_bytes))
     return reading
+
+
+@dataclass(frozen=True)
+class Staging:
+    """What is copied to each node's own disk before training."""
+
+    directory: str
+    num_bytes: int | None
+    """None where the files are not at hand."""
+
+    def __str__(self) -> str:
+        size = f"{self.num_bytes / 1e6:,.1f} MB" if self.num_bytes is not None else "its data"
+        return f"stages {size} to {self.directory} on each node"
+
+
+def plan_staging(data: Data) -> Staging | None:
+    """None if the job reads its data from where it lies."""
+    if data.stage is None:
+        return None
+    files = [Path(path) for path in (data.train, data.val) if path]
+    at_hand = files and all(path.is_file() for path in files)
+    return Staging(data.stage, sum(path.stat().st_size for path in files) if at_hand else None)
 
 
 def _measure(config: JobConfig) -> dict[int, float]:

@@ -29,6 +29,9 @@ def work(setup: RunSetup, post: Any, meeting_file: Path) -> Stop | Done:
     from launcher.worker_process import Place, run_worker
 
     context, device, stall_s = get_context(), get_device(), setup.job.run.stall_timeout_s
+    staging_s = (
+        setup.job.data.stage_timeout_s if setup.job.data.stage else 0.0
+    )  # One node may take longer than another.
     rank, node, link = context.get_world_rank(), get_runtime_context().get_node_id(), ActorLink(post)
     with pulse(rank, node, link.progress, link.beat, every_s=min(_LONGEST_PULSE_S, stall_s / _BEATS_PER_TIMEOUT)):
         dist.init_process_group(
@@ -36,7 +39,7 @@ def work(setup: RunSetup, post: Any, meeting_file: Path) -> Stop | Done:
             init_method=f"file://{meeting_file}",
             rank=rank,
             world_size=context.get_world_size(),
-            timeout=timedelta(seconds=2 * stall_s),  # Whoever is stuck is to be named by the watch, before.
+            timeout=timedelta(seconds=2 * stall_s + staging_s),  # Whoever is stuck is to be named by the watch, before.
             device_id=device if device.type == "cuda" else None,
         )
         outcome = run_worker(setup, Place(rank, context.get_local_world_size(), device), link)

@@ -56,7 +56,7 @@ def allocate(job: JobConfig, profile: Profile) -> Allocation:
 
 
 def fit(job: JobConfig, profile: Profile) -> JobConfig:
-    """The job with as many workers as the allocation has room for, and told of the site's grace period."""
+    """The job with as many workers as the allocation has room for, told of the site's grace period and scratch disk."""
     asked = allocate(job, profile)
     least, most = asked.min_nodes * asked.workers_per_node, asked.max_nodes * asked.workers_per_node
     if profile.nodes is None:
@@ -66,7 +66,9 @@ def fit(job: JobConfig, profile: Profile) -> JobConfig:
         "mode": "ray" if most > 1 else job.run.mode,
         "grace_s": profile.grace_s or job.run.grace_s,
     }
-    return job.model_copy(update={"run": job.run.model_copy(update=run)})
+    stage = job.data.stage if "stage" in job.data.model_fields_set else profile.scratch
+    data = job.data.model_copy(update={"stage": stage})
+    return job.model_copy(update={"run": job.run.model_copy(update=run), "data": data})
 
 
 def sbatch_options(profile: Profile, asked: Allocation, *, name: str, run_directory: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationInfo, field_validator
 
-from launcher.config import Count, Positive, Section, Workers, broken_rule
+from launcher.config import Count, NodeDirectory, Positive, Section, Workers, broken_rule
 from launcher.job_file import find_document, load_document
 
 
@@ -96,8 +96,8 @@ class Profile(Section):
 
     run_root: str = "runs"
     """Where new runs get their directories; on a file system that all nodes share."""
-    scratch: str | None = None
-    """A directory on each node's own disk, for copies of the data; `$VARIABLES` are the job's."""
+    scratch: NodeDirectory | None = None
+    """A directory on each node's own disk: `data.stage` of jobs that say nothing of it; `$VARIABLES` are the node's."""
     network_interface: Word | None = None
     """By which nodes talk to each other, such as ib0; the one of the default route when absent."""
 
