@@ -9,8 +9,8 @@ help: ## list the targets
 setup: ## install everything into .venv (PYTHON=python3.12 chooses the interpreter)
 	@PYTHON='$(PYTHON)' scripts/setup.sh
 
-test: setup ## run the tests (ARGS="-k plan" is passed on to pytest)
-	@$(BIN)/python -m pytest $(ARGS)
+test: setup ## run the tests, file by file in two processes (ARGS="-k plan" is passed on to pytest)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slurm: setup ## run the tests that start a Slurm of several nodes on this machine
 	@$(BIN)/python -m pytest tests/slurm $(ARGS)
