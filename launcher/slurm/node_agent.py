@@ -37,7 +37,7 @@ class NodeAgent:
     def run(self, inbox: Inbox) -> int:
         """Until the first node's agent is done, or another stay has begun; the exit code for Slurm."""
         with self._node:
-            while not self._is_over():
+            while not records.is_over(records.read(SlurmPaths(self._root).attempts), self._stay):
                 self._follow(self._meeting.invitation())
                 inbox.await_signal(within_s=_TICK_S)
         return 0
@@ -78,11 +78,3 @@ class NodeAgent:
     def _leave(self) -> None:
         self._node.close()
         self._joined = self._keeper = None
-
-    def _is_over(self) -> bool:
-        lines = records.read(SlurmPaths(self._root).attempts)
-        for line in reversed(lines):
-            if line["event"] in ("agent_started", "agent_ended"):
-                ours = Stay(line["job_id"], line["restarts"]) == self._stay
-                return ours if line["event"] == "agent_ended" else not ours
-        return False

@@ -83,3 +83,16 @@ def holder(records: list[LoggedEvent]) -> Stay | None:
         if line["event"] == "agent_started":
             return Stay(line["job_id"], line["restarts"])
     return None
+
+
+def is_over(records: list[LoggedEvent], stay: Stay) -> bool:
+    """Whether that stay's first agent has ended, or another stay has begun since.
+
+    Not while it has yet to begin: other nodes' agents may be there before it, and what they find then is of the stay
+    before, whose agent may have been killed without a word.
+    """
+    agents = [line for line in records if line["event"] in ("agent_started", "agent_ended")]
+    stays = [Stay(line["job_id"], line["restarts"]) for line in agents]
+    if stay not in stays:
+        return any(each.job_id == stay.job_id and each.restarts > stay.restarts for each in stays)
+    return stays[-1] != stay or agents[-1]["event"] == "agent_ended"
