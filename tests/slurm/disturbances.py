@@ -13,7 +13,6 @@ from tests.slurm.trial import Trial
 
 
 def undisturbed(trial: Trial) -> Trial:
-    trial.watch_departure()
     return trial
 
 
@@ -111,7 +110,7 @@ def on_one_node_and_on_two_again(trial: Trial) -> Trial:
     taken = f"NodeName={','.join(slurm.nodes[1:])}"
     slurm.run("scontrol", "update", taken, "State=drain", "Reason=test")
     signalled(trial)
-    trial.await_steps(20, after=1)
+    trial.await_steps(10, after=1)
     slurm.run("scontrol", "update", taken, "State=resume")
     trial.watch_departure()
     slurm.run("scancel", "--signal=USR2", trial.job_id)

@@ -1,6 +1,6 @@
 """A driver without torch: owns its run directory, "trains" samples in order, saves when asked to, and can misbehave.
 
-    python -m tests.slurm.fake_driver RUN_DIR [--samples 100] [--step-s 0.05] [--teardown-s 0] ...
+    python -m tests.slurm.fake_driver RUN_DIR --end-once FILE [--samples 100] [--step-s 0.05] [--teardown-s 0] ...
 
 Its state is a hash over the samples in their order: equal at the end for any number of interruptions, unless one was
 lost or repeated.
@@ -41,6 +41,8 @@ def train(directory: RunDirectory, arguments: argparse.Namespace) -> int:
         events.append({"event": "workers_ready"})
         while samples < arguments.samples and not reasons:
             time.sleep(arguments.step_s)
+            if samples == arguments.samples - 1 and not arguments.end_once.exists():
+                continue
             digest = hashlib.sha256(f"{digest} {samples}".encode()).hexdigest()
             samples += 1
         position = Position(0, samples)
@@ -80,6 +82,7 @@ def main() -> None:
     parser.add_argument("run_directory", type=Path)
     parser.add_argument("--samples", type=int, default=100)
     parser.add_argument("--step-s", type=float, default=0.05)
+    parser.add_argument("--end-once", type=Path, required=True, help="the last sample waits for this file")
     parser.add_argument("--save-once", type=Path, help="the checkpoint of a stop waits for this file")
     parser.add_argument("--teardown-s", type=float, default=0.0, help="from the checkpoint of a stop to the end")
     parser.add_argument("--exit-code", type=int, help="do nothing but end so")

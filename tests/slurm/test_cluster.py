@@ -18,15 +18,6 @@ def test_nodes_have_gpus_to_grant(slurm: Cluster) -> None:
     assert sorted(told.splitlines()) == ["0 2", "1 2", "2 2"]
 
 
-def test_a_higher_partition_takes_nodes_and_the_job_comes_back(slurm: Cluster) -> None:
-    job = slurm.submit("--partition=nograce", "--nodes=1", "--requeue", "--wrap=exec sleep 600")
-    slurm.await_job(job, "RUNNING")
-    taker = slurm.preempt()
-    slurm.await_job(job, "PENDING", Restarts="1")
-    slurm.run("scancel", taker)
-    slurm.await_job(job, "RUNNING", Restarts="1")
-
-
 def test_a_power_cut_ends_all_on_the_node_and_it_can_be_booted(slurm: Cluster) -> None:
     node = slurm.nodes[0]
     job = slurm.submit(f"--nodelist={node}", "--no-requeue", "--wrap=setsid sleep 600 & exec sleep 600")

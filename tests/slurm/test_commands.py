@@ -16,7 +16,7 @@ from launcher.paths import RunPaths
 from launcher.slurm.profile import Profile
 from launcher.slurm.records import read
 from launcher.slurm.submissions import note_submission
-from tests.integration.toy import final_sums, write_job
+from tests.integration.toy import write_job
 from tests.slurm.cluster import Cluster
 
 SCRIPT = Path(__file__).parents[2] / "slurm" / "resolute.sbatch"
@@ -75,24 +75,7 @@ def test_a_submitted_run_is_carried_out_and_tells_what_to_type_next(
     assert (stands["state"], stands["explanation"], stands["resumable"]) == ("COMPLETED", "done", False)
 
 
-def test_preempted_in_mid_epoch_it_ends_with_the_weights_of_an_undisturbed_run(
-    slurm: Cluster, resolute: Resolute, submit: Callable[..., str], tmp_path: Path
-) -> None:
-    short = ("phases.0.epochs=20", "phases.1.epochs=1", "checkpoint.every_epochs=1000")
-    resolute("run", "toy.yaml", "--run-dir", "undisturbed", *short)
-    job_id = submit("--run-dir", "preempted", *short)
-    events = RunPaths(tmp_path / "preempted").events
-    slurm.wait(lambda: [e for e in read(events) if e["event"] == "epoch_trained"], lambda seen: len(seen) > 3, "epochs")
-    slurm.run("scancel", slurm.preempt_until(job_id, "PENDING", Restarts="1"))
-    slurm.hurry(job_id)
-    slurm.await_job(job_id, "COMPLETED", Restarts="1")
-    begun = [event for event in read(events) if event["event"] == "attempt_started"]
-    assert len(begun) == 2
-    assert begun[1]["checkpoint"] is not None
-    assert final_sums(RunPaths(tmp_path / "preempted")) == final_sums(RunPaths(tmp_path / "undisturbed"))
-
-
-def test_status_says_what_squeue_says_in_every_state_and_after_slurm_has_forgotten(
+def test_status_says_what_squeue_says_from_the_queue_to_the_cancellation_and_after_slurm_has_forgotten(
     slurm: Cluster, resolute: Resolute, submit: Callable[..., str], tmp_path: Path
 ) -> None:
     taker = slurm.preempt()

@@ -1,62 +1,64 @@
-"""Runs over several nodes, with the real driver and a real Ray: two nodes of two CPU workers each."""
+"""Runs over several nodes, with the real driver and a real Ray: a small share of `make slurm-cases`."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from launcher.event_log import LoggedEvent
 from launcher.paths import RunPaths
-from launcher.slurm.records import SlurmPaths, read
-from tests.integration.toy import final_sums, write_job
+from launcher.slurm.records import SlurmPaths
+from tests.integration.toy import final_sums
 from tests.slurm.cluster import Cluster
+from tests.slurm.evidence import gather
+from tests.slurm.trial import Trial, stray
 
 pytestmark = pytest.mark.timeout(600)
 
-SITE = """\
-cpus_per_node: 2
-workers_per_node: 2
-nodes: 2
-time_limit_minutes: 10
-signal_lead_s: 30
-"""
-JOB = ("phases.0.epochs=12", "phases.0.global_batch=4", "phases.1.epochs=1", "checkpoint.every_epochs=1000")
-"""62 steps an epoch, and a lease for each: a stop falls between any two of them."""
-
-
-def submit(slurm: Cluster, folder: Path, run_dir: str, *arguments: str) -> str:
-    command = [sys.executable, "-m", "launcher", "submit", "toy.yaml", "--profile", "site.yaml", "--run-dir", run_dir]
-    done = subprocess.run([*command, *arguments], cwd=folder, env=slurm.environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout.split("submitted as Slurm job ")[1].partition(";")[0]
-
-
-def events(root: Path, name: str) -> list[LoggedEvent]:
-    return [event for event in read(RunPaths(root).events) if event["event"] == name]
+Start = Callable[..., Trial]
 
 
 @pytest.fixture
-def folder(tmp_path: Path, drawn: Path) -> Path:
-    write_job(tmp_path, drawn)
-    (tmp_path / "site.yaml").write_text(SITE)
-    return tmp_path
+def start(slurm: Cluster, tmp_path: Path, drawn: Path) -> Start:
+    """A run of that name, which goes on for minutes unless its end is awaited."""
+
+    def call(name: str, **site: object) -> Trial:
+        trial = Trial(slurm, tmp_path, drawn, name, site=site)
+        trial.submit()
+        return trial
+
+    return call
 
 
-def test_preempted_on_two_nodes_the_weights_are_those_of_an_undisturbed_run(slurm: Cluster, folder: Path) -> None:
-    undisturbed = submit(slurm, folder, "undisturbed", *JOB)
-    slurm.await_job(undisturbed, "COMPLETED")
-    job_id = submit(slurm, folder, "preempted", *JOB)
-    root = folder / "preempted"
-    slurm.wait(partial(events, root, "epoch_trained"), lambda seen: len(seen) > 2, "epochs")
-    slurm.run("scancel", slurm.preempt_until(job_id, "PENDING", Restarts="1"))
-    slurm.hurry(job_id)
-    slurm.await_job(job_id, "COMPLETED", Restarts="1")
-    begun = events(root, "attempt_started")
-    assert [event["world_size"] for event in begun] == [4, 4]
-    assert begun[1]["checkpoint"] is not None
-    assert final_sums(RunPaths(root)) == final_sums(RunPaths(folder / "undisturbed"))
-    assert not list(SlurmPaths(root).folder.glob("meeting-*"))
+def test_preempted_it_ends_with_the_weights_of_an_undisturbed_run_that_was_beside_it_on_its_nodes(
+    slurm: Cluster, start: Start
+) -> None:
+    """The other one is preempted and comes back, too; this one has long ended then, and was not harmed."""
+    preempted = start("preempted")
+    undisturbed = start("undisturbed")
+    assert undisturbed.await_end() == "COMPLETED"
+    assert slurm.nodes_of(undisturbed.job_id) == slurm.nodes_of(preempted.job_id)
+    preempted.await_steps(1)
+    preempted.preempt()
+    assert preempted.await_end() == "COMPLETED"
+    assert stray(slurm) == []
+    assert [attempt.plan.world_size for attempt in preempted.attempts] == [4, 4]
+    assert preempted.events("attempt_started")[1]["checkpoint"] is not None
+    assert final_sums(RunPaths(preempted.root)) == final_sums(RunPaths(undisturbed.root))
+    assert gather(preempted.attempts).ledger == gather(undisturbed.attempts).ledger
+    assert not list(SlurmPaths(preempted.root).folder.glob("meeting-*"))
+
+
+def test_requeued_on_fewer_nodes_order_and_learning_rate_are_those_of_the_new_plan(
+    slurm: Cluster, start: Start
+) -> None:
+    trial = start("shrunk", nodes={"min": 1, "max": 2})
+    trial.await_steps(10)
+    slurm.run("scontrol", "update", f"NodeName={','.join(slurm.nodes[1:])}", "State=drain", "Reason=test")
+    slurm.run("scancel", "--signal=USR2", trial.job_id)
+    trial.await_steps(1, after=1)
+    assert trial.await_end() == "COMPLETED"
+    assert [attempt.plan.world_size for attempt in trial.attempts] == [4, 2]
+    found = gather(trial.attempts)
+    assert (found.lost, found.repeated, found.astray) == (0, 0, ())

@@ -1,4 +1,4 @@
-"""A worker's work with a ledger kept beside it, and at a pace that leaves time for something to happen to it."""
+"""A worker's work with a ledger kept beside it, and slow until told otherwise, so that something can happen to it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tests.faults.attempts import Traces
 from tests.faults.ledger import keep_ledger
 
 FOLDER = "TRACES"
-"""By these environment variables a run's workers learn where to leave their traces, and"""
-PACE_S = "PACE_S"
-"""how long to rest after each step: what is trained does not change by it."""
+"""By this environment variable a run's workers learn where to leave their traces."""
+_REST_S = 0.3
+"""After each step; what is trained does not change by it."""
 Work = Callable[[RunSetup, Any, Path], Any]
 
 
@@ -63,16 +63,21 @@ def traced(work: Work) -> Work:
     return traced_work
 
 
+def hurry_file(folder: Path) -> Path:
+    """Once it exists, the workers whose traces lie in `folder` rest no more."""
+    return folder.with_name("hurry")
+
+
 def _pace(traces: WorkerTraces, rank: int) -> None:
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
-    pace_s = float(os.environ.get(PACE_S, 0.0))
+    hurried = hurry_file(traces.folder.parent)
 
     def trained(*_: object) -> None:
         if traces.ledger(rank).stat().st_size:  # else a step that is only tried
             if rank == 0 and not traces.first_step.exists():
                 traces.first_step.touch()
-            time.sleep(pace_s)
+            time.sleep(0.0 if hurried.exists() else _REST_S)
 
     register_optimizer_step_post_hook(trained)
 

@@ -21,7 +21,7 @@ from launcher.run_directory import read_owner
 from launcher.slurm.records import SlurmPaths, read
 from tests.integration.toy import write_job
 from tests.slurm.cluster import Cluster, Fields
-from tests.slurm.traced_work import FOLDER, PACE_S, WorkerTraces, read_traces
+from tests.slurm.traced_work import FOLDER, WorkerTraces, hurry_file, read_traces
 
 _ROOT = Path(__file__).parents[2]
 _DAEMONS = ("slurmd", "slurmstepd")
@@ -42,7 +42,7 @@ PHASES = [
 class Trial:
     """A run named `name`, of two nodes with two workers each unless `site` says otherwise."""
 
-    def __init__(self, slurm: Cluster, folder: Path, data: Path, name: str, *, site: Mapping[str, Any], pace_s: float):
+    def __init__(self, slurm: Cluster, folder: Path, data: Path, name: str, *, site: Mapping[str, Any]):
         self.slurm = slurm
         self.folder = folder / name
         self.root = self.folder / "run"
@@ -51,13 +51,11 @@ class Trial:
         """When each later stay got its nodes, in seconds since 1970, and how many attempts there were before."""
         self.departures: list[Departure] = []
         self.folder.mkdir(parents=True)
-        self._site, self._data, self._pace_s = site, data, pace_s
+        self._site, self._data = site, data
 
     def beside(self) -> Trial:
         """Another run on the same cluster, which trains the same."""
-        other = Trial(
-            self.slurm, self.folder.parent, self._data, f"{self.folder.name}-too", site=self._site, pace_s=self._pace_s
-        )
+        other = Trial(self.slurm, self.folder.parent, self._data, f"{self.folder.name}-too", site=self._site)
         other.submit()
         return other
 
@@ -78,7 +76,6 @@ class Trial:
         environment = {
             "PYTHONPATH": f"{Path(__file__).parent / 'traced'}:{_ROOT}",
             FOLDER: str(self.folder / "traces"),
-            PACE_S: str(self._pace_s),
             "OMP_NUM_THREADS": "1",
         }
         write_job(self.folder, self._data, phases=PHASES, checkpoint={"every_epochs": 4})
@@ -141,7 +138,8 @@ class Trial:
         self.allocated.append((datetime.fromisoformat(job["StartTime"]).timestamp(), before))
 
     def await_end(self) -> str:
-        """Wait until Slurm has done with the job; the state that it gives it."""
+        """Wait until Slurm has done with the job, which is slow no more; the state that it gives it."""
+        hurry_file(self.folder / "traces").touch()
 
         def look() -> str:
             self.slurm.hurry(self.job_id)
