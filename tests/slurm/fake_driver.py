@@ -23,6 +23,7 @@ from launcher.plan import Position
 from launcher.run_directory import RunDirectory, open_run_directory
 from launcher.signals import stop_on_signal
 from launcher.slurm.records import newest_checkpoint
+from launcher.slurm.time_left import job_ends_at
 
 STATE = "state.json"
 FINAL = "final.json"
@@ -38,7 +39,7 @@ def train(directory: RunDirectory, arguments: argparse.Namespace) -> int:
         samples, digest = saved["samples"], saved["digest"]
     reasons: list[str] = []
     with stop_on_signal(reasons.append):
-        events.append({"event": "workers_ready"})
+        events.append({"event": "workers_ready", "job_ends_at": job_ends_at()})
         while samples < arguments.samples and not reasons:
             time.sleep(arguments.step_s)
             if samples == arguments.samples - 1 and not arguments.end_once.exists():

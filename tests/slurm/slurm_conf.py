@@ -25,8 +25,8 @@ class Options:
     """How slurmd knows a step's processes; cgroup needs root and the v1 freezer."""
     user_signal: bool = False
     """Preemption sends a job's own --signal instead of SIGTERM."""
-    kill_wait_s: int = 3
-    """From SIGTERM to SIGKILL."""
+    kill_wait_s: int = 8
+    """From SIGTERM to SIGKILL: what a busy machine may need for a stop."""
     slurmd_timeout_s: int = 10
     """Silence after which a node is down, and its job requeued."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from datetime import datetime
 from pathlib import Path
 
 from tests.slurm.cluster import Cluster
@@ -53,6 +54,7 @@ def test_asked_to_stop_by_a_signal_it_saves_and_is_queued_again(slurm: Cluster, 
 def test_at_its_time_limit_it_is_queued_again_before_it_is_killed(slurm: Cluster, tmp_path: Path) -> None:
     run = FakeRun.submit(slurm, tmp_path / "run", "--signal=USR2@1", driver="--teardown-s 600")
     run.await_training()
+    assert run.events("workers_ready")[0]["job_ends_at"] == ends_at(slurm, run)
     slurm.end_soon(run.job_id, within_s=1)
     run.await_training(attempts=2)
     assert run.causes[0] == "at its time limit"
@@ -147,3 +149,7 @@ def test_a_driver_that_lives_on_without_slurms_daemon_is_superseded(slurm: Clust
     run.await_training(attempts=2)
     assert not Path(f"/proc/{old}").exists()
     run.assert_done()
+
+
+def ends_at(slurm: Cluster, run: FakeRun) -> float:
+    return datetime.fromisoformat(slurm.job(run.job_id)["EndTime"]).timestamp()

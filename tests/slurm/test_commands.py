@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from launcher.event_log import LoggedEvent
 from launcher.paths import RunPaths
 from launcher.slurm.profile import Profile
 from launcher.slurm.records import read
@@ -118,16 +119,18 @@ def test_a_cancelled_run_ends_its_chain(slurm: Cluster, resolute: Resolute, subm
 def test_a_cancelled_run_is_resumed_by_another_job(
     slurm: Cluster, resolute: Resolute, submit: Callable[..., str], tmp_path: Path
 ) -> None:
-    first = submit("--run-dir", "runs/g", "phases.0.epochs=30")
-    events = RunPaths(tmp_path / "runs" / "g").events
-    slurm.wait(lambda: [e for e in read(events) if e["event"] == "epoch_trained"], bool, "an epoch")
+    first = submit("--run-dir", "runs/g", *LONG)
+
+    def of(name: str) -> list[LoggedEvent]:
+        return [event for event in read(RunPaths(tmp_path / "runs" / "g").events) if event["event"] == name]
+
+    slurm.wait(lambda: of("epoch_trained"), bool, "an epoch")
     resolute("cancel", "runs/g")
     slurm.await_job(first, "CANCELLED")
     second = resolute("resume", first).stdout.split("submitted as Slurm job ")[1].partition(";")[0]
-    slurm.await_job(second, "COMPLETED")
-    assert [run["job_id"] for run in standings(resolute, first)] == [second]
-    begun = [event for event in read(events) if event["event"] == "attempt_started"]
+    begun = slurm.wait(lambda: of("attempt_started"), lambda begun: len(begun) == 2, "the second job's attempt")
     assert [event["checkpoint"] is None for event in begun] == [True, False]
+    assert [(run["job_id"], run["state"]) for run in standings(resolute, first)] == [(second, "RUNNING")]
 
 
 def test_a_directory_whose_job_is_queued_takes_no_second_one(
