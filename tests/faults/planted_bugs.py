@@ -121,7 +121,7 @@ MUTATIONS = (
         "launcher/replica.py",
         "    torch.autograd.backward(logits.sum())\n",
         "    del logits\n",
-        _RESUMED + "it_ends_with_the_same[final]",
+        "tests/integration/test_replica.py::test_the_first_steps_gradients_are_rounded_as_all_later_ones",
     ),
     Mutation(
         "each rank judges by its own norm statistics",
