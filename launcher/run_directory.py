@@ -14,6 +14,7 @@ from pathlib import Path
 from launcher import failpoints
 from launcher.durable import StrangeFileError, make_directory, naming_full_disk, remove_temporaries, sync
 from launcher.event_log import EventLog
+from launcher.file_system import trouble_in
 from launcher.heartbeat import BEAT_S, Claim, Heartbeat, read_claim
 from launcher.ownership import RECORD_BYTES, Owner, State, state_of, this_process
 from launcher.paths import RunPaths, claim_number
@@ -61,7 +62,8 @@ def open_run_directory(
     A dead owner's place is taken at once if it ran here, else after `silent_beats` beats of `beat_s` seconds without a
     sign of life; `tell` gets a line about that. What an attempt that died had half prepared is removed.
 
-    Raises OwnedError naming the owner, RunDirectoryError if `root` holds something else than a run, DiskFullError.
+    Raises OwnedError naming the owner, RunDirectoryError if `root` holds something else than a run or is on a file
+    system that cannot hold one, DiskFullError.
     """
     paths = RunPaths(root)
     _refuse_strange(paths)
@@ -70,6 +72,7 @@ def open_run_directory(
     with Heartbeat(claim, beat_s=beat_s) as heartbeat:
         remove_temporaries(root)
         remove_temporaries(paths.checkpoints)
+        _refuse_unreliable(root)
         events = EventLog(paths.events)
         directory = RunDirectory(paths, events, claim, heartbeat)
         try:
@@ -206,6 +209,15 @@ def _refuse_strange(paths: RunPaths) -> None:
         _refuse_unless(path, stat.S_ISREG, "file")
     for path in (paths.checkpoints, paths.logs):
         _refuse_unless(path, stat.S_ISDIR, "directory")
+
+
+def _refuse_unreliable(root: Path) -> None:
+    """Raises RunDirectoryError if the file system does not do what checkpoints and claims rest on."""
+    if trouble := trouble_in(root):
+        raise RunDirectoryError(
+            f"{root} is on a file system that cannot hold a run: {trouble}. Take another --run-dir, on a local disk, "
+            "NFS (v3 or later), Lustre, GPFS or BeeGFS; `resolute doctor DIRECTORY` tells more"
+        )
 
 
 def _refuse_unless(path: Path, is_kind: Callable[[int], bool], kind: str) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import launcher
-from launcher.cli import batch_size, bench, data, evaluate, fixres, plan, queue, race, run, schema, submit
+from launcher.cli import batch_size, bench, data, doctor, evaluate, fixres, plan, queue, race, run, schema, submit
 from launcher.cli.errors import exit_code, explain
 from launcher.printable import printable
 
@@ -34,6 +34,7 @@ app.command("race")(race.race)
 app.command("plan")(plan.plan)
 app.command("batch-size")(batch_size.batch_size)
 app.command("schema")(schema.schema)
+app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
 app.add_typer(bench.app, name="bench")
 

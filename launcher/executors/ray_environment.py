@@ -22,11 +22,14 @@ def ray_environment(token: Path, *, host: str, settings: Mapping[str, str]) -> d
 
 
 def make_temp_dir() -> Path:
-    """A directory that only this user can enter: the one inside Ray opens to everybody. In /tmp if TMPDIR is long."""
+    """A directory that only this user can enter: the one inside Ray opens to everybody."""
+    return Path(tempfile.mkdtemp(prefix="resolute-", dir=temp_base()))
+
+
+def temp_base() -> str:
+    """Where that is made: TMPDIR, or /tmp if that is too long for a socket's path."""
     base = tempfile.gettempdir()
-    if len(os.fsencode(base)) > _LONGEST_BASE:
-        base = "/tmp"
-    return Path(tempfile.mkdtemp(prefix="resolute-", dir=base))
+    return base if len(os.fsencode(base)) <= _LONGEST_BASE else "/tmp"
 
 
 def write_token(path: Path, secret: str) -> None:

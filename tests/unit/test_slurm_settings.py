@@ -1,0 +1,109 @@
+"""How Slurm is set up, against what slurm/README.md says works."""
+
+from __future__ import annotations
+
+import pytest
+
+from launcher.doctor import Finding, Outcome
+from launcher.slurm_settings import Wishes, judge_interface, judge_settings, parse_config, parse_partition
+
+CONFIG = """\
+Configuration data as of 2026-03-14T09:26:53
+JobRequeue              = 1
+KillWait                = 30 sec
+PreemptMode             = REQUEUE
+PreemptType             = preempt/partition_prio
+ProctrackType           = proctrack/cgroup
+SLURM_VERSION           = 22.05.8
+SlurmctldParameters     = preempt_send_user_signal,idle_on_node_suspend=1
+
+Slurmctld(primary) at n1 is UP
+"""
+PARTITION = "PartitionName=low AllowGroups=ALL Default=NO GraceTime=120 Hidden=NO PreemptMode=REQUEUE State=UP"
+
+
+def judge(wishes: Wishes | None = None, *, partition: str = PARTITION, **changes: str) -> dict[str, Finding]:
+    findings = judge_settings(parse_config(CONFIG) | changes, parse_partition(partition), wishes or Wishes())
+    return {finding.check: finding for finding in findings}
+
+
+def test_what_scontrol_says_is_read() -> None:
+    assert parse_config(CONFIG)["SlurmctldParameters"] == "preempt_send_user_signal,idle_on_node_suspend=1"
+    assert parse_partition(PARTITION)["GraceTime"] == "120"
+
+
+def test_a_cluster_that_is_set_up_well_has_nothing_to_mend() -> None:
+    findings = judge()
+    assert {(finding.outcome, finding.advice) for finding in findings.values()} == {(Outcome.OK, "")}
+    assert findings["slurm"].found == "version 22.05.8"
+    assert findings["GraceTime"].found == "120 s"
+
+
+@pytest.mark.parametrize(
+    ("kind", "outcome"),
+    [("cgroup", Outcome.OK), ("pgid", Outcome.WARNING), ("linuxproc", Outcome.FAILED), ("cray", Outcome.WARNING)],
+)
+def test_how_processes_are_tracked(kind: str, outcome: Outcome) -> None:
+    assert judge(ProctrackType=f"proctrack/{kind}")["ProctrackType"].outcome is outcome
+
+
+@pytest.mark.parametrize(("wait", "outcome"), [("29 sec", Outcome.WARNING), ("30 sec", Outcome.OK)])
+def test_the_kill_may_not_come_too_soon(wait: str, outcome: Outcome) -> None:
+    assert judge(KillWait=wait)["KillWait"].outcome is outcome
+
+
+@pytest.mark.parametrize(
+    ("mode", "outcome"),
+    [
+        ("REQUEUE", Outcome.OK),
+        ("GANG,REQUEUE", Outcome.OK),
+        ("CANCEL", Outcome.WARNING),
+        ("GANG,SUSPEND", Outcome.WARNING),
+        ("OFF", Outcome.OK),
+    ],
+)
+def test_how_jobs_are_preempted(mode: str, outcome: Outcome) -> None:
+    assert judge(partition=f"PreemptMode={mode} GraceTime=120")["PreemptMode"].outcome is outcome
+
+
+def test_without_preemption_grace_is_nobodys_business() -> None:
+    findings = judge(PreemptType="preempt/none", partition="PreemptMode=REQUEUE GraceTime=0")
+    assert findings["PreemptMode"].found == "jobs are not preempted"
+    assert "GraceTime" not in findings
+
+
+@pytest.mark.parametrize(
+    ("grace", "told", "outcome", "advice"),
+    [
+        (0, None, Outcome.WARNING, "give the partition or QOS a GraceTime"),
+        (0, 30.0, Outcome.WARNING, "delete grace_s"),
+        (20, None, Outcome.WARNING, "write grace_s: 20 in the profile, so that leases fit"),
+        (20, 20.0, Outcome.OK, ""),
+        (20, 60.0, Outcome.WARNING, "write grace_s: 20 in the profile: runs count on longer"),
+        (60, None, Outcome.OK, ""),
+    ],
+)
+def test_the_grace_and_what_the_profile_says_of_it(
+    grace: int, told: float | None, outcome: Outcome, advice: str
+) -> None:
+    finding = judge(Wishes(grace_s=told), partition=f"PreemptMode=REQUEUE GraceTime={grace}")["GraceTime"]
+    assert finding.outcome is outcome
+    assert finding.advice.startswith(advice)
+
+
+@pytest.mark.parametrize(
+    ("requeue", "setting", "outcome"),
+    [(True, "1", Outcome.OK), (True, "0", Outcome.OK), (False, "1", Outcome.WARNING)],
+)
+def test_jobs_are_to_be_queued_again(requeue: bool, setting: str, outcome: Outcome) -> None:
+    assert judge(Wishes(requeue=requeue), JobRequeue=setting)["JobRequeue"].outcome is outcome
+
+
+@pytest.mark.parametrize(
+    ("wanted", "in_job", "outcome"),
+    [("ib0", False, Outcome.OK), ("ib1", False, Outcome.WARNING), ("ib1", True, Outcome.FAILED)],
+)
+def test_an_interface_that_is_not_there_fails_on_a_node_and_is_doubtful_elsewhere(
+    wanted: str, in_job: bool, outcome: Outcome
+) -> None:
+    assert judge_interface(wanted, ["lo", "ib0"], in_job=in_job).outcome is outcome
