@@ -34,12 +34,12 @@ def start(slurm: Cluster, tmp_path: Path, drawn: Path) -> Start:
 def test_preempted_it_ends_with_the_weights_of_an_undisturbed_run_that_was_beside_it_on_its_nodes(
     slurm: Cluster, start: Start
 ) -> None:
-    """The other one is preempted and comes back, too; this one has long ended then, and was not harmed."""
-    preempted = start("preempted")
+    """Neither is harmed by the other: one comes up beside a run that trains, and goes on when that has ended."""
     undisturbed = start("undisturbed")
+    undisturbed.await_steps(1)
+    preempted = undisturbed.beside()
+    preempted.await_steps(10)
     assert undisturbed.await_end() == "COMPLETED"
-    assert slurm.nodes_of(undisturbed.job_id) == slurm.nodes_of(preempted.job_id)
-    preempted.await_steps(1)
     preempted.preempt()
     assert preempted.await_end() == "COMPLETED"
     assert stray(slurm) == []

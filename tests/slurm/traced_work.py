@@ -17,8 +17,8 @@ from tests.faults.ledger import keep_ledger
 
 FOLDER = "TRACES"
 """By this environment variable a run's workers learn where to leave their traces."""
-_REST_S = 0.3
-"""After each step; what is trained does not change by it."""
+_REST_S = 0.6
+"""After each step: minutes for a run. What is trained does not change by it."""
 Work = Callable[[RunSetup, Any, Path], Any]
 
 

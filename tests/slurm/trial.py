@@ -54,8 +54,10 @@ class Trial:
         self._site, self._data = site, data
 
     def beside(self) -> Trial:
-        """Another run on the same cluster, which trains the same."""
-        other = Trial(self.slurm, self.folder.parent, self._data, f"{self.folder.name}-too", site=self._site)
+        """Another run, which trains the same on the nodes of this one."""
+        here = {"sbatch_options": {"nodelist": ",".join(self.slurm.nodes_of(self.job_id))}}
+        name = f"{self.folder.name}-too"
+        other = Trial(self.slurm, self.folder.parent, self._data, name, site={**self._site, **here})
         other.submit()
         return other
 
