@@ -1,4 +1,4 @@
-"""A model behind DistributedDataParallel: its first step rounds as all later ones, so that a resumed run's does, too."""
+"""A model behind DistributedDataParallel: its first step rounds as all later ones, and so a resumed run's does."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def gradients_as(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=RANKS)
     torch.manual_seed(0)
-    replica = replicate(Crossed(), torch.device("cpu"), resolution=8).train()
+    replica = replicate(Crossed(), torch.device("cpu"), resolution=8)
+    replica.module.train()
     images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(rank))
     passes = []
     for _ in range(2):
