@@ -365,6 +365,14 @@ def test_a_source_that_changes_while_it_is_copied_is_told(source: Path, disk: Pa
     assert left_on(disk) == []
 
 
+def test_each_failure_leaves_word_of_itself_for_those_who_wait(source: Path, disk: Path) -> None:
+    lock, words = disk_lock(source, disk), [b""]
+    for _ in range(2):
+        stage(source, disk, timeout_s=0.0)
+        words.append(lock.read_bytes())
+    assert len(set(words)) == 3
+
+
 def test_a_source_that_is_not_what_its_card_says_is_told(drawn: Path, disk: Path, tmp_path: Path) -> None:
     source = tmp_path / "train.beton"
     content = bytearray((drawn / "train.beton").read_bytes())
