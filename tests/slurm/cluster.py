@@ -17,7 +17,7 @@ from typing import IO, Any, TypeVar
 
 from tests.slurm.slurm_conf import Options
 
-_WITHIN_S = 300.0
+_WITHIN_S = 600.0
 """For whatever a test awaits; requeues take 15 s on a quiet machine."""
 _POLL_S = 0.1
 

@@ -14,7 +14,7 @@ from tests.slurm.cluster import Cluster
 from tests.slurm.evidence import gather
 from tests.slurm.trial import Trial, stray
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 
 Start = Callable[..., Trial]
 
