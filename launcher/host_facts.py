@@ -16,7 +16,8 @@ from launcher.doctor import Host, Package
 
 _NEEDED = ("torch", "torchvision")
 _OPTIONAL = ("ray", "ffcv", "submitit", "timm", "matplotlib", "datasets")
-_IMPORT_S = 120.0
+_IMPORT_S = 300.0
+"""A cold shared file system, or a machine that is busy, may take a minute."""
 _AT_ONCE = 4
 
 

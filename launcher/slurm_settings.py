@@ -79,7 +79,8 @@ def _judge_preemption(config: Mapping[str, str], partition: Mapping[str, str], w
     modes = partition.get("PreemptMode") or config.get("PreemptMode", "OFF")
     if config.get("PreemptType", "preempt/none") == "preempt/none" or modes == "OFF":
         return [Finding("PreemptMode", Outcome.OK, "jobs are not preempted")]
-    return [_judge_preempt_mode(modes), _judge_grace(_seconds(partition.get("GraceTime", "")), wishes)]
+    grace = partition.get("GraceTime")
+    return [_judge_preempt_mode(modes), *([] if grace is None else [_judge_grace(_seconds(grace), wishes)])]
 
 
 def _judge_preempt_mode(modes: str) -> Finding:

@@ -82,13 +82,20 @@ def examine_slurm(site: Profile | None) -> list[Finding]:
     if not answered:
         advice = "look on a login node, with Slurm's commands on the PATH"
         return [*findings, Finding("slurm", Outcome.WARNING, config.splitlines()[-1], advice)]
-    name = site.partition if site else None
-    known, partition = call("scontrol", "show", "partition", "--oneliner", name) if name else (True, "")
-    if not known:
-        advice = "mend partition in the profile; sinfo lists those there are"
-        findings.append(Finding("partition", Outcome.FAILED, f"{name}: {partition.splitlines()[-1]}", advice))
+    partition, missing = _partition(site.partition if site else None)
     wishes = Wishes(site.requeue, site.grace_s) if site else Wishes()
-    return [*findings, *judge_settings(parse_config(config), parse_partition(partition) if known else {}, wishes)]
+    return [*findings, *missing, *judge_settings(parse_config(config), partition, wishes)]
+
+
+def _partition(name: str | None) -> tuple[dict[str, str], list[Finding]]:
+    """How a partition is set up, the default one if none is named; and that it is missing, if it is."""
+    answered, text = call("scontrol", "show", "partition", "--oneliner", *([name] if name else []))
+    if not answered:
+        advice = "mend partition in the profile; sinfo lists those there are"
+        return {}, [Finding("partition", Outcome.FAILED, f"{name}: {text.splitlines()[-1]}", advice)]
+    partitions = [parse_partition(line) for line in text.splitlines()]
+    wanted = (each for each in partitions if name or each.get("Default") == "YES")
+    return next(wanted, {}), []
 
 
 def findings_table(findings: list[Finding]) -> Table:

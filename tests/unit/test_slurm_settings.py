@@ -72,6 +72,12 @@ def test_without_preemption_grace_is_nobodys_business() -> None:
     assert "GraceTime" not in findings
 
 
+def test_where_the_partition_is_not_known_nothing_is_said_of_its_grace() -> None:
+    findings = judge(partition="")
+    assert findings["PreemptMode"].found == "REQUEUE"
+    assert "GraceTime" not in findings
+
+
 @pytest.mark.parametrize(
     ("grace", "told", "outcome", "advice"),
     [
