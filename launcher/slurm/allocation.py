@@ -88,7 +88,8 @@ def sbatch_options(profile: Profile, asked: Allocation, *, name: str, run_direct
         "constraint": profile.constraint,
         "time": profile.time_limit_minutes,
         "nodes": asked.nodes,
-        "ntasks_per_node": 1,
+        # With it Slurm 22.05 never grants more than the least of a range: srun alone says it then.
+        "ntasks_per_node": 1 if asked.min_nodes == asked.max_nodes else None,
         "cpus_per_task": asked.cpus_per_node,
         "gpus_per_node": asked.gpus_per_node or None,
         "mem": f"{math.ceil(profile.memory_gb_per_node * 1024)}M" if profile.memory_gb_per_node else None,
@@ -97,6 +98,7 @@ def sbatch_options(profile: Profile, asked: Allocation, *, name: str, run_direct
         "setup": setup_lines(profile) or None,
         "stderr_to_stdout": True,
         "srun_args": [
+            "--ntasks-per-node=1",
             # From Slurm 22.05 on srun does not take over sbatch's.
             f"--cpus-per-task={asked.cpus_per_node}",
             # The agents end by themselves once the first one has; killed ones would hide its exit code.

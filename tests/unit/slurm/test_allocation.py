@@ -73,6 +73,14 @@ def test_one_task_on_each_node_owns_all_that_is_granted_there() -> None:
     assert chosen == {"nodes": "2", "ntasks_per_node": 1, "cpus_per_task": 48, "gpus_per_node": 4, "time": 60}
 
 
+def test_a_range_of_nodes_leaves_the_tasks_to_srun() -> None:
+    """Else Slurm 22.05 grants no more than the least."""
+    site = profile(nodes={"min": 1, "max": 3})
+    options = sbatch_options(site, allocate(job(1), site), name="x", run_directory="/runs/x")
+    assert (options["nodes"], options["ntasks_per_node"]) == ("1-3", None)
+    assert "--ntasks-per-node=1" in options["srun_args"]
+
+
 def test_where_requeues_are_forbidden_slurm_is_told() -> None:
     options = sbatch_options(profile(requeue=False), allocate(job(4), profile()), name="x", run_directory="/x")
     assert options["additional_parameters"] == {"no-requeue": True, "signal": "USR2@120"}
