@@ -13,6 +13,7 @@ from launcher.coordinator import Done, Stop
 from launcher.events import Event
 from launcher.executors.local_ray import train_settings
 from launcher.executors.private_ray import PrivateRay, private_ray
+from launcher.executors.ray_environment import LOOPBACK
 from launcher.executors.ray_run import RayRun
 from launcher.paths import RunPaths
 from launcher.plan import PlanError, feasible_world
@@ -50,7 +51,8 @@ def run_across_nodes(setup: RunSetup, on_event: Callable[[Event], None], *, fold
 def ray_settings(granted: Granted, *, stall_timeout_s: float) -> dict[str, str]:
     """For Ray's processes. Without an interface, what the job's environment says stands, and then what NCCL and gloo
     choose by themselves."""
-    settings = train_settings(stall_timeout_s=stall_timeout_s, interface=granted.interface or "")
+    interface = "lo" if granted.is_alone else granted.interface or ""
+    settings = train_settings(stall_timeout_s=stall_timeout_s, interface=interface)
     return {name: value for name, value in settings.items() if value}
 
 
@@ -63,7 +65,7 @@ def _bring_up(setup: RunSetup, meeting: Meeting, stop_reasons: list[str]) -> Ite
         num_cpus=granted.workers_per_node,
         num_gpus=gpus_granted(),
         saved_logs=RunPaths(setup.root).logs / "ray",
-        host=own_address(interface=granted.interface, towards=granted.nodes[-1]),
+        host=LOOPBACK if granted.is_alone else own_address(interface=granted.interface, towards=granted.nodes[-1]),
         settings=settings,
     ) as home:
         meeting.invite(Invitation(home.address, home.token.read_text(), settings))

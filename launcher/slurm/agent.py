@@ -7,8 +7,8 @@ so that no signal of Slurm's reaches it. On a signal it asks the driver to stop 
 once), asks Slurm what the signal meant, and has the job queued again as soon as the driver's checkpoint is durable.
 What it does when is decided in `conduct.py`. The driver dies with it.
 
-With more than one node the driver learns by RESOLUTE_MEETING where it meets the other agents, which make their nodes
-part of its Ray.
+The driver learns by RESOLUTE_MEETING what was granted, and where it meets the other agents, which make their nodes part
+of its Ray.
 """
 
 from __future__ import annotations
@@ -58,11 +58,13 @@ def _lead(arguments: argparse.Namespace, root: Path, stay: Stay, meeting: Meetin
     """On the first node; the exit code for Slurm."""
     nodes = _nodes()
     driver = arguments.driver or [sys.executable, "-m", "launcher", "resume", str(root), "--try-again"]
-    environment = {VARIABLE: str(meeting.folder)} if len(nodes) > 1 else {}
+    per_node = arguments.workers_per_node
+    # On a single node, too, where it is told how many workers one has: a range of nodes may have come down to that.
+    environment = {VARIABLE: str(meeting.folder)} if len(nodes) > 1 or per_node else {}
     agent = HeadAgent(root, driver, stay=stay, lead_s=arguments.lead_s, environment=environment)
     if _was_cancelled(arguments.after):
         return agent.decline(arguments.after)
-    meeting.open(Granted(nodes, arguments.workers_per_node, arguments.interface))
+    meeting.open(Granted(nodes, per_node or int(os.environ.get("SLURM_GPUS_ON_NODE", 1)), arguments.interface))
     try:
         return agent.run(inbox)
     finally:
@@ -73,7 +75,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m launcher.slurm.agent", description="One node's part of a run.")
     parser.add_argument("run_directory", type=Path)
     parser.add_argument("--lead-s", type=float, default=120.0, help="seconds before the time limit at which it is told")
-    parser.add_argument("--workers-per-node", type=int, default=int(os.environ.get("SLURM_GPUS_ON_NODE", 1)))
+    parser.add_argument("--workers-per-node", type=int, help="as many as there are GPUs when absent")
     parser.add_argument("--interface", help="network interface by which nodes talk; chosen by route when absent")
     parser.add_argument("--after", metavar="JOB", help="the job that this one follows; cancelled, it ends the chain")
     parser.add_argument("driver", nargs="*", help="the driver's command; `resolute resume RUN_DIR` when absent")

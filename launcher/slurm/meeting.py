@@ -29,6 +29,11 @@ class Granted:
     interface: str | None
     """The network interface by which nodes talk; None: the one by which they reach each other."""
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether there is one node, so that nothing need be reached from elsewhere."""
+        return len(self.nodes) == 1
+
 
 @dataclass(frozen=True)
 class Invitation:
@@ -114,7 +119,7 @@ class Meeting:
 
 
 def drivers_meeting() -> Path | None:
-    """Where this process's agent meets it; None outside of allocations of several nodes."""
+    """Where this process's agent meets it; None where no agent has told."""
     folder = os.environ.get(VARIABLE)
     return Path(folder) if folder else None
 

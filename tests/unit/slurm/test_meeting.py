@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.slurm.across_nodes import ray_settings
 from launcher.slurm.meeting import VARIABLE, Answer, Granted, Invitation, Meeting, absent_nodes, drivers_meeting
 from launcher.slurm.node import NetworkError, gpus_granted, own_address
 from launcher.slurm.records import Stay
@@ -79,3 +80,8 @@ def test_gpus_are_those_that_slurm_granted(monkeypatch: pytest.MonkeyPatch) -> N
     assert gpus_granted() == 0
     monkeypatch.setenv("SLURM_GPUS_ON_NODE", "4")
     assert gpus_granted() == 4
+
+
+def test_a_node_that_is_alone_is_reached_from_nowhere_else() -> None:
+    assert ray_settings(Granted(("n1",), 2, "ib0"), stall_timeout_s=60.0)["GLOO_SOCKET_IFNAME"] == "lo"
+    assert ray_settings(Granted(("n1", "n2"), 2, "ib0"), stall_timeout_s=60.0)["GLOO_SOCKET_IFNAME"] == "ib0"
