@@ -94,7 +94,9 @@ class Guardian:
             os.kill(pid, signal.SIGKILL)
 
     def processes(self, node: str) -> list[tuple[int, str]]:
-        """What runs on a node, its adopter aside: pid and command."""
+        """What runs on a node, its adopter aside: pid and command. Nothing after a power cut."""
+        if node not in self._nodes:
+            return []
         return [(pid, _name(pid)) for pid in _family(self._nodes[node]) if pid != self._nodes[node]]
 
     def end(self) -> None:
