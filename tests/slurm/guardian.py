@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import pwd
@@ -209,8 +210,22 @@ def _remove_cgroups(folder: Path) -> None:
     """What slurmd had made; a cgroup is a directory that only rmdir removes, from the leaves up."""
     if folder.is_dir():
         for path in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
+            _remove_cgroup(path)
+        _remove_cgroup(folder)
+
+
+def _remove_cgroup(path: Path) -> None:
+    """Once the kernel has let go of the last process, which it does some time after the process's death."""
+    deadline = time.monotonic() + _ENDED_WITHIN_S
+    while path.is_dir():
+        try:
             path.rmdir()
-        folder.rmdir()
+        except FileNotFoundError:  # slurmd was quicker.
+            return
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(_POLL_S)
 
 
 def _free_ports(count: int) -> list[int]:
