@@ -29,7 +29,7 @@ def trainer(drawn: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iter
     (tmp_path / "run").mkdir()
     setup = prepare_run(job, plan, data, paths=RunPaths(tmp_path / "run"), accept_changes=False)
     with ExitStack() as stack:
-        yield _build_trainer(setup, Place.alone(), torch.float32, stack)
+        yield _build_trainer(setup, Place.alone(), torch.float32, {}, stack)
 
 
 def sizes_seen(trainer: Trainer) -> list[tuple[int, ...]]:
