@@ -149,8 +149,10 @@ def carry_out(
             say(console, f"{_relative(root)} is finished already.")
             stopped = False
         else:
+            earlier = read_events(directory.paths.events)
+            summarise(earlier)  # What no run has written is refused now, not after hours of training.
             if not try_again:
-                refuse_in_vain(read_events(directory.paths.events), setup.plan, setup.start, job.run)
+                refuse_in_vain(earlier, setup.plan, setup.start, job.run)
             show_plan(setup.plan, title=job.name, console=console)
             say(console, f"run directory {_relative(root)}")
             stopped = _execute(setup, executor, directory, console)

@@ -192,13 +192,17 @@ def test_a_checkpoint_with_all_sums_right_that_does_not_fit_is_refused_by_name(
 
 
 @pytest.mark.parametrize("event", ['"event": "epoch_trained"', '"event": "epoch_trained", "epoch": "x", "phase": []'])
-def test_events_that_no_run_has_written_cost_the_summary_alone(
+def test_events_that_no_run_has_written_are_refused_before_training_goes_on(
     event: str, run: RunPaths, whole: RunPaths, commands: Commands
 ) -> None:
+    before = sorted(path.name for path in run.checkpoints.iterdir())
     append_line(f'{{"time": "2026-03-14T12:00:00+00:00", {event}}}')(run)
-    resumed = commands.resolute("resume", run.root)
-    assert resumed.code == 2, resumed
-    assert resumed.err.startswith("resolute: events.jsonl holds what no run has written (")
+    refused = commands.resolute("resume", run.root)
+    assert refused.code == 2, refused
+    assert refused.err.startswith("resolute: events.jsonl holds what no run has written (")
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == before
+    run.events.unlink()
+    assert commands.resolute("resume", run.root).code == 0
     assert final_sums(run) == final_sums(whole)
 
 
