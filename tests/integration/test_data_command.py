@@ -111,12 +111,12 @@ def test_wrong_input_is_one_sentence_and_exit_code_2(tree: Path, out: Path) -> N
 
 @pytest.fixture
 def long_tree(tmp_path: Path) -> Path:
-    """Many names of one image that takes a while to read."""
+    """Many names of one image that takes a while to shrink: seconds for all of them, of which a stop needs an instant."""
     folder = tmp_path / "many" / "noise"
     folder.mkdir(parents=True)
     noise = np.random.default_rng(0).integers(0, 256, (500, 500, 3), np.uint8)
     Image.fromarray(noise).save(folder / "0.jpg")
-    for number in range(1, 300):
+    for number in range(1, 3000):
         os.link(folder / "0.jpg", folder / f"{number}.jpg")
     return folder.parent
 
@@ -126,7 +126,8 @@ def test_an_interrupted_write_leaves_the_old_file_and_goes_on_when_called_again(
     long_tree: Path, out: Path, sent: signal.Signals
 ) -> None:
     out.write_bytes(b"old")
-    process = subprocess.Popen(command("write", long_tree, out, "--force"), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    shrinking = ("write", long_tree, out, "--force", "--max-side", "250")
+    process = subprocess.Popen(command(*shrinking), cwd=ROOT, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     journal = out.with_name("pets.beton.journal")
     while not (journal.exists() and journal.stat().st_size > 5000) and time.monotonic() < deadline:
@@ -137,11 +138,11 @@ def test_an_interrupted_write_leaves_the_old_file_and_goes_on_when_called_again(
     assert process.returncode == 3
     kept, stopped = errors.splitlines()
     assert kept.startswith(f"{out}.partial: ")
-    assert kept.endswith(" of 300 images are kept; the same command goes on from there")
+    assert kept.endswith(" of 3,000 images are kept; the same command goes on from there")
     assert stopped == f"stopped: {out} is as it was before"
     assert files_in(out.parent) == ["pets.beton", "pets.beton.journal", "pets.beton.partial"]
     assert out.read_bytes() == b"old"
-    run = data("write", long_tree, out, "--force")
+    run = data(*shrinking)
     assert run.returncode == 0
     assert run.stderr.startswith("pets.beton.partial: going on after ")
     assert files_in(out.parent) == ["pets.beton", "pets.card.json"]
