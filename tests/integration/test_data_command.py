@@ -111,7 +111,7 @@ def test_wrong_input_is_one_sentence_and_exit_code_2(tree: Path, out: Path) -> N
 
 @pytest.fixture
 def long_tree(tmp_path: Path) -> Path:
-    """Many names of one image that takes a while to shrink: seconds for all of them, of which a stop needs an instant."""
+    """Many names of one image that takes a while to shrink: seconds for all of them, and a stop needs an instant."""
     folder = tmp_path / "many" / "noise"
     folder.mkdir(parents=True)
     noise = np.random.default_rng(0).integers(0, 256, (500, 500, 3), np.uint8)
