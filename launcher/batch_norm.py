@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -35,12 +36,20 @@ class Moments:
     squares: Tensor
 
     @classmethod
-    def of(cls, values: Tensor) -> Moments:
-        """Of a layer's input (N, C, ...)."""
-        dims = [dim for dim in range(values.dim()) if dim != 1]
-        variance, mean = torch.var_mean(values.float(), dim=dims, correction=0)
-        count = torch.tensor(values.numel() // values.shape[1], dtype=torch.float64, device=values.device)
-        return cls(count, mean.double(), variance.double() * count)
+    def of(cls, layer: _BatchNorm, values: Tensor) -> Moments:
+        """Of the input (N, C, ...) that a layer of momentum 1 has just normalised by.
+
+        Its buffers hold them then: to reduce the input once more took twice as long as the model's whole forward pass.
+        """
+        assert layer.running_mean is not None
+        assert layer.running_var is not None
+        number = values.numel() // values.shape[1]
+        shares = 1
+        if isinstance(layer, nn.SyncBatchNorm) and dist.is_initialized():
+            shares = dist.get_world_size(layer.process_group)
+        count = torch.tensor(number, dtype=torch.float64, device=values.device)
+        # Torch keeps the unbiased variance; that of a synchronised norm is of all ranks' inputs, this one's a share.
+        return cls(count, layer.running_mean.double(), layer.running_var.double() * (number - 1 / shares))
 
     def __add__(self, other: Moments) -> Moments:
         """Of both together (Chan, Golub and LeVeque 1983)."""
@@ -84,17 +93,18 @@ def recalibrate(
 def _watching(model: nn.Module, seen: dict[_BatchNorm, Moments]) -> Iterator[None]:
     """Norms in training mode, all else in evaluation mode; what comes to the norms is added to `seen`."""
 
-    def note(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def note(layer: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
         assert isinstance(layer, _BatchNorm)
-        moments = Moments.of(inputs[0])
+        moments = Moments.of(layer, inputs[0])
         seen[layer] = seen[layer] + moments if layer in seen else moments
 
     modes = {module: module.training for module in model.modules()}
+    momenta = {layer: layer.momentum for layer in norm_layers(model)}
     model.eval()
     hooks = []
-    for layer in norm_layers(model):
-        layer.training = True
-        hooks.append(layer.register_forward_pre_hook(note))
+    for layer in momenta:
+        layer.training, layer.momentum = True, 1.0
+        hooks.append(layer.register_forward_hook(note))
     try:
         yield
     finally:
@@ -102,6 +112,8 @@ def _watching(model: nn.Module, seen: dict[_BatchNorm, Moments]) -> Iterator[Non
             hook.remove()
         for module, training in modes.items():
             module.training = training
+        for layer, momentum in momenta.items():
+            layer.momentum = momentum
 
 
 def _over_ranks(moments: Sequence[Moments], sum_over_ranks: Callable[[Tensor], object]) -> list[Moments]:

@@ -338,8 +338,11 @@ class RecalibrateNorm(Section):
     """Estimate running mean and variance anew from training samples at the new size (Wu and Johnson 2021)."""
 
     kind: Literal["recalibrate"]
-    num_batches: Count = 200
-    """Global batches to estimate from, or as many as the epoch has."""
+    num_batches: Count | None = None
+    """Global batches to estimate from, or as many as the epoch has; unset, as many as hold 10,000 samples.
+
+    Statistics of 1,000 to 10,000 samples are good ones, say the authors.
+    """
 
 
 class FreezeNorm(Section):

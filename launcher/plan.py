@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,7 @@ from launcher.schedules import (
 
 CostRule = Callable[[int], float]
 
+_SAMPLES_FOR_NORMS = 10_000
 _INDECISIVE = ("phase_name", "relative_cost", "steps", "dropped_samples", "offset")
 """What a row only tells, or what follows from the rest and from where another number of workers stopped."""
 
@@ -390,7 +392,8 @@ def _with_norm_actions(rows: list[EpochSpec], norms: list[Norm]) -> list[EpochSp
         if not row.same_images(previous):
             match norms[row.phase]:
                 case RecalibrateNorm(num_batches=num_batches):
-                    batches, thawed = min(num_batches, row.steps), row.epoch
+                    wanted = num_batches or math.ceil(_SAMPLES_FOR_NORMS / row.global_batch)
+                    batches, thawed = min(wanted, row.steps), row.epoch
                 case FreezeNorm(epochs=epochs):
                     thawed = row.epoch + epochs
                 case _:

@@ -110,7 +110,8 @@ def test_nothing_but_statistics_changes() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.named_parameters())
     assert torch.equal(torch.random.get_rng_state(), random_numbers)
     assert all(module.training for module in model.modules())
-    assert not any(module._forward_pre_hooks for module in model.modules())
+    assert not any(module._forward_hooks for module in model.modules())
+    assert {layer.momentum for layer in norm_layers(model)} == {layer.momentum for layer in norm_layers(small_model())}
 
 
 def test_made_again_it_gives_the_same_bits_and_each_model_its_own() -> None:

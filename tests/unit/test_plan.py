@@ -241,6 +241,19 @@ def test_norm_statistics_are_seen_to_where_images_change(
     assert [row.norm_frozen for row in rows] == frozen
 
 
+@pytest.mark.parametrize(("global_batch", "batches"), [(256, 40), (4096, 3), (10_000, 1), (32, 313)])
+def test_norms_are_estimated_from_ten_thousand_samples_unless_the_job_says_otherwise(
+    global_batch: int, batches: int
+) -> None:
+    rows = make_plan(
+        {"global_batch": global_batch},
+        {"global_batch": global_batch, "resolution": 32},
+        norm=RECALIBRATE,
+        num_samples=100_000,
+    ).rows
+    assert [row.recalibration_batches for row in rows] == [0, batches]
+
+
 def test_a_plan_that_does_not_touch_norms_has_the_fingerprint_it_had_before_they_could_be() -> None:
     same = make_plan({"epochs": 2}, norm=RECALIBRATE)
     assert same.fingerprint == make_plan({"epochs": 2}).fingerprint
