@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -72,14 +73,21 @@ def test_each_node_of_a_run_has_its_own_copy(slurm: Cluster, resolute: Resolute,
     assert {event["reused"] for event in staged(run)} == {False}
 
 
-def test_the_doctor_reads_how_a_real_slurm_is_set_up(slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_finds_on_a_node_what_a_run_needs_and_how_slurm_is_set_up(
+    slurm: Cluster, resolute: Resolute, tmp_path: Path
+) -> None:
+    doctor = (sys.executable, "-m", "launcher", "doctor", str(tmp_path), "--profile", str(tmp_path / "site.yaml"))
+    found = {finding["check"]: finding for finding in json.loads(slurm.run("srun", *doctor, "--format", "json"))}
+    config = slurm.run("scontrol", "show", "config")
+    assert found["slurm"]["found"].removeprefix("version ") in config
+    assert found["ProctrackType"]["found"].partition(":")[0] in config
+    assert {"KillWait", "JobRequeue", "PreemptMode", "GraceTime", "rename", "torch", "ray"} <= found.keys()
+    assert "failed" not in {finding["outcome"] for finding in found.values()}
+
+
+def test_the_doctor_misses_the_profiles_partition(slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PATH", "SLURM_CONF"):
         monkeypatch.setenv(name, slurm.environment[name])
-    found = {finding.check: finding for finding in examine_slurm(None)}
-    config = slurm.run("scontrol", "show", "config")
-    assert found["slurm"].found.removeprefix("version ") in config
-    assert found["ProctrackType"].found.partition(":")[0] in config
-    assert {"KillWait", "JobRequeue", "PreemptMode", "GraceTime"} <= found.keys()
     gone = Profile(partition="gone", cpus_per_node=1, workers_per_node=1, time_limit_minutes=5)
     (missing,) = (finding for finding in examine_slurm(gone) if finding.check == "partition")
     assert missing.outcome is Outcome.FAILED
