@@ -19,6 +19,7 @@ from torch import nn
 import launcher
 from ffcv_datasets.batches import BatchSource
 from ffcv_datasets.loader import Loader
+from launcher.allocator import keep_freed_memory
 from launcher.augmentation import Augmenter
 from launcher.checkpoint import export_model
 from launcher.config import Data
@@ -63,6 +64,8 @@ def run_worker(setup: RunSetup, place: Place, link: CoordinatorLink) -> Stop | D
     torch.set_num_threads(threads_per_worker(job.run.threads_per_worker, place.workers_on_node))
     if place.device.type == "cuda":
         torch.cuda.set_device(place.device)
+    else:
+        keep_freed_memory()
     precision = choose_precision(job.run.precision, place.device)
     with ExitStack() as stack:
         copies = stack.enter_context(_staged(job.data, link)) if job.data.stage else {}

@@ -30,7 +30,7 @@ ROWS = (
     {"heartbeat", "host_facts", "listing", "slurm_settings", "staging"},
     {"disk_budget", "doctor", "event_log", "manifest", "report", "retention"},
     {"batch_cache", "batch_search", "fixres", "plots", "race"},
-    {"batch_size", "file_system", "memory", "node_copy"},
+    {"allocator", "batch_size", "file_system", "memory", "node_copy"},
     {"attempts", "durable", "ownership", "signals", "watch"},
     {"coordinator"},
     {"paths"},
