@@ -1,22 +1,24 @@
 """Results of work by processes, in the order of the work.
 
 Threads do not do: Pillow holds the interpreter's lock for a sixth of the time, so that more than six or so threads
-would wait for each other.
+would wait for each other. And each process has a pipe of its own: in one that all of them write to, as
+`concurrent.futures` has it, half a result of a process that was killed would be waited for without end.
 """
 
 from __future__ import annotations
 
 import itertools
 import multiprocessing
-import os
+import queue
 import signal
-import threading
+import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from typing import Any, TypeVar
 
 _CHUNK = 16
 _CHUNKS_AHEAD_PER_WORKER = 3
@@ -48,35 +50,62 @@ def in_order(
     if num_workers < 2:
         yield from map(make, items)
         return
-    pool = ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn"), _become_worker)
+    idle: queue.SimpleQueue[Connection] = queue.SimpleQueue()
+    workers = [_start(make) for _ in range(num_workers)]
+    for _, connection in workers:
+        idle.put(connection)
+    pool = ThreadPoolExecutor(num_workers)  # each thread waits for one process
     chunks: deque[Future[list[Result]]] = deque()
     waiting = iter(items)
     try:
         while chunk := list(itertools.islice(waiting, _CHUNK)):
-            chunks.append(pool.submit(_make_all, make, chunk))
+            chunks.append(pool.submit(_have_made, idle, chunk))
             if len(chunks) > _CHUNKS_AHEAD_PER_WORKER * num_workers:
                 yield from chunks.popleft().result()
         while chunks:
             yield from chunks.popleft().result()
-    except BrokenProcessPool as error:
-        raise WorkerLostError from error
     finally:
         pool.shutdown(cancel_futures=True)
+        for process, connection in workers:
+            connection.close()
+            process.join()
 
 
-def _make_all(make: Callable[[Item], Result], chunk: list[Item]) -> list[Result]:
-    return [make(item) for item in chunk]
+def _start(make: Callable[[Any], object]) -> tuple[SpawnProcess, Connection]:
+    """A process that makes what it is sent, and ends when this one closes the connection or is killed."""
+    ours, its = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=_work, args=(make, its), daemon=True)
+    process.start()
+    its.close()
+    return process, ours
 
 
-def _become_worker() -> None:
-    """Leave Ctrl-C to the parent, and end with it even if it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _have_made(idle: queue.SimpleQueue[Connection], chunk: list[Any]) -> list[Any]:
+    connection = idle.get()
+    try:
+        connection.send(chunk)
+        results, error, where = connection.recv()
+    except (EOFError, OSError) as lost:
+        raise WorkerLostError from lost
+    finally:
+        idle.put(connection)
+    if error is not None:
+        raise error from RuntimeError(f"in a process that encodes images:\n{where}")
+    return results  # type: ignore[no-any-return]
+
+
+def _work(make: Callable[[Any], object], connection: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
     warnings.filterwarnings("ignore", module="PIL")  # odd metadata would be told into the progress bar
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        while True:
+            connection.send(_make_all(make, connection.recv()))
+    except (EOFError, OSError):  # the parent has ended
+        return
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+def _make_all(make: Callable[[Any], object], chunk: list[Any]) -> tuple[list[Any], Exception | None, str]:
+    try:
+        return [make(item) for item in chunk], None, ""
+    except Exception as error:  # raised again by the parent
+        return [], error, traceback.format_exc()
