@@ -131,9 +131,11 @@ class Trainer:
         total = float(loss_sum)
         if not np.isfinite(total):
             learning_rate = self.plan.learning_rate(Position(spec.epoch, start))
+            frozen = "norms that are frozen bear less: set norm.kind to recalibrate, or " if spec.norm_frozen else ""
             raise NonFiniteLossError(
                 f"the loss is {total} between samples {start} and {until} of epoch {spec.epoch} on rank {self.rank} "
-                f"(learning rate {learning_rate:g}); lower learning_rate.base, or add warmup_epochs"
+                f"(learning rate {learning_rate:g}); {frozen}lower learning_rate.base, set optimizer.clip_norm, "
+                "or add warmup_epochs"
             )
         seconds = time.perf_counter() - began
         return SpanResult(until - start, seconds, self.feed.waited_s - waited_before, total)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import Connection
 
@@ -16,7 +17,7 @@ NUM_ITEMS = 2 * 128
 """As few as are worth two processes."""
 
 
-def two_processes(make: partial[object]) -> list[object]:
+def two_processes(make: Callable[[int], object]) -> list[object]:
     return list(in_order(make, range(NUM_ITEMS), num_items=NUM_ITEMS, num_workers=2))
 
 
