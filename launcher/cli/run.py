@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from enum import Enum
 from functools import partial
@@ -24,7 +24,7 @@ from launcher.cli.plan import JobArgument, OverridesArgument, show_plan
 from launcher.cli.submit import resubmit
 from launcher.config import JobConfig
 from launcher.durable import write_atomically
-from launcher.event_log import read_events
+from launcher.event_log import LoggedEvent, read_events
 from launcher.events import EpochTrained, Event, Progress, RunFailed, RunStopped
 from launcher.job_file import load_job
 from launcher.paths import RunPaths
@@ -155,7 +155,7 @@ def carry_out(
                 refuse_in_vain(earlier, setup.plan, setup.start, job.run)
             show_plan(setup.plan, title=job.name, console=console)
             say(console, f"run directory {_relative(root)}")
-            stopped = _execute(setup, executor, directory, console)
+            stopped = _execute(setup, executor, directory, earlier, console)
         summary = summarise(read_events(directory.paths.events))
         write_atomically(directory.paths.summary, json.dumps(summary.to_json(), indent=1) + "\n")
         show_summary(summary, root=_relative(root), paths=directory.paths, console=console)
@@ -164,7 +164,9 @@ def carry_out(
         raise typer.Exit(STOPPED)
 
 
-def _execute(setup: RunSetup, executor: Executor, directory: RunDirectory, console: Console) -> bool:
+def _execute(
+    setup: RunSetup, executor: Executor, directory: RunDirectory, earlier: Sequence[LoggedEvent], console: Console
+) -> bool:
     """Train, logging and showing what happens; whether it was stopped before the plan's end."""
     from launcher.coordinator import Stop
     from launcher.run_setup import attempt_started
@@ -185,10 +187,10 @@ def _execute(setup: RunSetup, executor: Executor, directory: RunDirectory, conso
                 on_event(told)
                 say(console, str(told))
 
-        earlier = [event for event in read_events(directory.paths.events) if event["event"] == "epoch_trained"]
         on_event(attempt_started(setup))
-        if earlier:
-            warn_of_time(setup.start, Measured(earlier[-1]["epoch"], earlier[-1]["seconds"]))
+        trained = [event for event in earlier if event["event"] == "epoch_trained"]
+        if trained:
+            warn_of_time(setup.start, Measured(trained[-1]["epoch"], trained[-1]["seconds"]))
         try:
             outcome = executor(setup, on_event)
         except BaseException as error:
