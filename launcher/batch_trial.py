@@ -37,7 +37,7 @@ from launcher.batch_size import (
 from launcher.config import JobConfig
 from launcher.device_batches import transfer_to
 from launcher.model_input import Pixels, choose_precision
-from launcher.models import build_model, build_optimizer
+from launcher.models import build_model, build_optimizer, lay_out
 from launcher.plan import EpochSpec, build_plan
 from launcher.tasks.classification import Classification
 from launcher.trainer import Trainer
@@ -54,8 +54,7 @@ class Trial:
         self._rows = _largest_rows(job)
         self._accumulates = [phase.global_batch is not None for phase in job.phases]
         self._device = device
-        model = model or build_model(job.model, num_classes=num_classes, seed=job.seed)
-        model = model.to(device).to(memory_format=torch.channels_last)
+        model = lay_out(model or build_model(job.model, num_classes=num_classes, seed=job.seed), device)
         self.trainer = Trainer(
             plan=build_plan(_with_least_batches(job), num_samples=MULTIPLE, world_size=1),
             rank=0,

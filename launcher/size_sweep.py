@@ -14,7 +14,7 @@ from launcher.config import Evaluation
 from launcher.device_batches import host_memory, transfer_to
 from launcher.examination import Examination
 from launcher.model_input import ModelInput, choose_precision
-from launcher.models import check_model
+from launcher.models import check_model, lay_out
 from launcher.tasks.classification import Classification, Scores
 from launcher.trained_model import TrainedModel
 
@@ -53,7 +53,7 @@ def sweep(
     """
     check_model(trained.job.model, num_classes=trained.num_classes, resolutions=sizes)
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-    model = trained.model.to(device).to(memory_format=torch.channels_last)
+    model = lay_out(trained.model, device)
     data = trained.job.data
     swept = []
     with Loader(

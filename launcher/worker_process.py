@@ -29,7 +29,7 @@ from launcher.disk_budget import disk_budget, shortage
 from launcher.durable import free_bytes, require_space
 from launcher.events import DiskWillBeFull, RunFinished, WorkersReady
 from launcher.model_input import Pixels, choose_precision
-from launcher.models import build_model, build_optimizer, start_at_prior, start_from
+from launcher.models import build_model, build_optimizer, lay_out, start_at_prior, start_from
 from launcher.paths import RunPaths
 from launcher.rehearsal import rehearse
 from launcher.run_setup import RunSetup
@@ -127,7 +127,7 @@ def _build_trainer(
 ) -> Trainer:
     """`copies` are what is read in the place of data files, by their paths."""
     job, data = setup.job, setup.data
-    model = _initial_model(setup).to(place.device).to(memory_format=torch.channels_last)
+    model = lay_out(_initial_model(setup), place.device)
 
     def open_data(path: str, largest_batch: int) -> BatchSource:
         loader = _open_loader(path, copies.get(path), job.data, place.device, largest_batch)

@@ -2,6 +2,7 @@
 
 from launcher.models.build import ModelError, build_model, check_model, start_at_prior
 from launcher.models.cost import measure_flops
+from launcher.models.layout import lay_out
 from launcher.models.optimizers import OptimizerError, build_optimizer, check_optimizer
 from launcher.models.rates import Rates, check_rates
 from launcher.models.scaling import Relative, compare_scaling
@@ -21,6 +22,7 @@ __all__ = [
     "check_trainable",
     "check_weights",
     "compare_scaling",
+    "lay_out",
     "let_learn",
     "measure_flops",
     "set_training",

@@ -78,7 +78,8 @@ class Bench:
         self._folder = folder
         self._data = _draw(folder / "data")
         reference = self.start("reference")
-        assert reference.await_end() == "COMPLETED"
+        state = reference.await_end()
+        assert state == "COMPLETED", f"the undisturbed run: {state}\n{reference.last_words}"
         self.sums = final_sums(RunPaths(reference.root))
         self.evidence = gather(reference.attempts)
 

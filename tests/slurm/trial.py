@@ -105,6 +105,12 @@ class Trial:
     def records(self, name: str) -> list[LoggedEvent]:
         return [line for line in read(SlurmPaths(self.root).attempts) if line["event"] == name]
 
+    @property
+    def last_words(self) -> str:
+        """The end of what the run's attempts said."""
+        log = SlurmPaths(self.root).log
+        return "\n".join(log.read_text().splitlines()[-12:]) if log.exists() else ""
+
     def driver(self) -> psutil.Process:
         owner = read_owner(RunPaths(self.root))
         assert owner is not None
