@@ -9,6 +9,7 @@ from pathlib import Path
 from launcher.attempts import Loss, RunFailedError
 from launcher.coordinator import LateError
 from launcher.executors.coordinator_actor import CoordinatorLostError
+from launcher.executors.last_words import last_words
 from launcher.watch import Beat
 
 _BROKEN_COLLECTIVE = re.compile(r"gloo|nccl|process group|connection (closed|reset)|TCPStore", re.IGNORECASE)
@@ -31,7 +32,8 @@ def explain(error: BaseException, *, beats: Mapping[int, Beat], nodes: Collectio
     if _is_ours(failure):
         return Loss(str(failure)) if _remoteness(failure) else failure
     who = beats[rank].who if rank in beats else f"rank {rank}"
-    what = f"{who} {_what_happened(failure)}; its output is in {logs}"
+    crashed = last_words(logs, beats[rank].pid) if _died(failure) and rank in beats else None
+    what = f"{who} {f'crashed: {crashed}' if crashed else _what_happened(failure)}; its output is in {logs}"
     if not _may_pass(failure):
         return RunFailedError(what)
     return Loss(what, rank, beats[rank].host if rank in beats else None)

@@ -11,6 +11,7 @@ from launcher.coordinator import CoordinationError, LateError
 from launcher.durable import DiskFullError
 from launcher.executors.coordinator_actor import CoordinatorLostError
 from launcher.executors.failure import explain
+from launcher.executors.last_words import crash
 from launcher.watch import Beat
 
 LOGS = Path("run/logs/ray")
@@ -32,6 +33,21 @@ BEATS = {
     for rank in range(4)
 }
 NODES = ("node0", "node1")
+
+
+CRASHED = """:job_id:01000000
+:actor_name:RayTrainWorker
+free(): invalid pointer
+*** SIGABRT received at time=1795959416 on cpu 1 ***
+PC: @     0x7f2caaca8eec  (unknown)  (unknown)
+[2026-11-29 13:36:56,270 E 24273 25186] logging.cc:474: *** SIGABRT received at time=1795959416 on cpu 1 ***
+Fatal Python error: Aborted
+
+Stack (most recent call first):
+  File "/venv/lib/python3.11/site-packages/torch/autograd/graph.py", line 1072 in _engine_run_backward
+  File "/venv/lib/python3.11/site-packages/torch/autograd/__init__.py", line 395 in backward
+"""
+"""As Ray 2.60 keeps the stderr of a worker whose heap is corrupt."""
 
 
 class WorkerGroupError(Exception):
@@ -101,6 +117,21 @@ def explained(failures: dict[int, Exception], nodes: tuple[str, ...] = NODES) ->
 )
 def test_what_the_machine_did_is_a_loss(failures: dict[int, Exception], loss: Loss) -> None:
     assert explained(failures) == loss
+
+
+def test_a_worker_that_crashed_says_of_what_if_its_output_lies_here(tmp_path: Path) -> None:
+    (tmp_path / "worker-5d01-01000000-102.err").write_text(CRASHED)
+    loss = explain(WorkerGroupError({0: BROKEN, 2: DIED}), beats=BEATS, nodes=NODES, logs=tmp_path)
+    assert isinstance(loss, Loss)
+    assert loss.what == (
+        "rank 2 (process 102 on host1) crashed: SIGABRT in _engine_run_backward (graph.py:1072), after saying "
+        f"'free(): invalid pointer'; its output is in {tmp_path}"
+    )
+
+
+def test_a_worker_that_was_killed_or_wrote_no_stack_says_what_it_can() -> None:
+    assert crash(":job_id:01000000\n:actor_name:RayTrainWorker\n/x.py:3: UserWarning: slow\n") is None
+    assert crash(":job_id:01000000\n*** SIGSEGV received at time=1 on cpu 0 ***\n") == "SIGSEGV"
 
 
 def test_ranks_that_break_off_as_a_node_goes_are_no_cause() -> None:
