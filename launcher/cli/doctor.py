@@ -18,7 +18,7 @@ from launcher.cli.console import show_table
 from launcher.cli.errors import FAILED
 from launcher.cli.plan import Format
 from launcher.doctor import Finding, Outcome, judge_file_system, judge_host, judge_unwritable
-from launcher.executors.ray_environment import temp_base
+from launcher.executors.ray_temp_dir import temp_base
 from launcher.file_system import look_at
 from launcher.host_facts import gather_host
 from launcher.paths import CheckpointName, RunPaths

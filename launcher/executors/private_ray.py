@@ -22,8 +22,9 @@ from typing import Any
 
 from launcher.attempts import RunFailedError
 from launcher.executors import ray_keeper
-from launcher.executors.ray_environment import LOOPBACK, make_temp_dir, ray_environment, write_token
+from launcher.executors.ray_environment import LOOPBACK, ray_environment, write_token
 from launcher.executors.ray_pipe import LeaderProcess, RayLostError, signals_blocked
+from launcher.executors.ray_temp_dir import make_temp_dir
 
 ANSWER_S = 60.0
 """For a sign of life from the leader; one comes every second."""

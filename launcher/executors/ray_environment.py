@@ -1,15 +1,12 @@
-"""The environment of a run's own Ray: its token, its directory, its settings, and nothing of other Rays."""
+"""The environment of a run's own Ray: its token, its settings, and nothing of other Rays."""
 
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
-_LONGEST_BASE = 19
-"""Bytes. A socket's path ends at 107; "/resolute-xxxxxxxx/ray" adds 22 to the base, Ray up to 66."""
 
 
 def ray_environment(token: Path, *, host: str, settings: Mapping[str, str]) -> dict[str, str]:
@@ -19,17 +16,6 @@ def ray_environment(token: Path, *, host: str, settings: Mapping[str, str]) -> d
     """
     others = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     return {**others, **_ray_settings(token, host), **settings}
-
-
-def make_temp_dir() -> Path:
-    """A directory that only this user can enter: the one inside Ray opens to everybody."""
-    return Path(tempfile.mkdtemp(prefix="resolute-", dir=temp_base()))
-
-
-def temp_base() -> str:
-    """Where that is made: TMPDIR, or /tmp if that is too long for a socket's path."""
-    base = tempfile.gettempdir()
-    return base if len(os.fsencode(base)) <= _LONGEST_BASE else "/tmp"
 
 
 def write_token(path: Path, secret: str) -> None:
