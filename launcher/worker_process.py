@@ -96,8 +96,13 @@ def run_worker(setup: RunSetup, place: Place, link: CoordinatorLink) -> Stop | D
 
 
 def threads_per_worker(wanted: int | None, workers_on_node: int) -> int:
-    """Threads for torch's CPU kernels: as the job says, else this process's share of the cores it may use."""
-    return wanted or max(1, len(os.sched_getaffinity(0)) // workers_on_node)
+    """Threads for torch's CPU kernels: as the job says, else this process's share of the cores it may use.
+
+    Slurm's word counts, too: where a cluster does not bind tasks, a process may run on cores that others were granted.
+    """
+    cores = len(os.sched_getaffinity(0))
+    granted = int(os.environ.get("SLURM_CPUS_PER_TASK", cores))
+    return wanted or max(1, min(cores, granted) // workers_on_node)
 
 
 def _seed_generators(seed: int, rank: int) -> None:
