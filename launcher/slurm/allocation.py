@@ -10,6 +10,10 @@ from launcher.config import JobConfig, Workers
 from launcher.slurm.profile import Nodes, Profile
 
 _AGENTS_END_WITHIN_S = 60
+_END_WHERE_SETUP_FAILS = """\
+trap '((${#BASH_SOURCE[@]} > 1)) || { echo "resolute: the job ends, as this line of its setup failed: \
+$(sed -n "${LINENO}p" "$0")" >&2; exit 1; }' ERR"""
+"""A script without an environment would go on to train by another one. Lines within sourced files may fail."""
 
 
 class AllocationError(ValueError):
@@ -111,7 +115,7 @@ def sbatch_options(profile: Profile, asked: Allocation, *, name: str, run_direct
 
 
 def setup_lines(profile: Profile) -> list[str]:
-    """Shell lines that come before the agent."""
+    """Shell lines that come before the agent, which is not started if one of the site's fails."""
     variables = dict(profile.environment)
     if profile.network_interface:
         variables = {
@@ -120,7 +124,8 @@ def setup_lines(profile: Profile) -> list[str]:
             **variables,
         }
     exports = [f"export {name}={_quote(value)}" for name, value in variables.items()]
-    return [*(f"module load {module}" for module in profile.modules), *profile.setup, *exports]
+    setup = [*(f"module load {module}" for module in profile.modules), *profile.setup]
+    return [_END_WHERE_SETUP_FAILS, *setup, "trap - ERR", *exports] if setup else exports
 
 
 def _quote(value: str) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from launcher.config import JobConfig, Workers
@@ -90,10 +93,32 @@ def test_variables_come_last_and_may_refer_to_the_jobs_own() -> None:
     lines = setup_lines(
         profile(modules=["cuda"], setup=["source x"], environment={"A": '$HOME/"b"'}, network_interface="ib0")
     )
-    assert lines == [
+    assert lines[0].startswith("trap ")
+    assert lines[1:] == [
         "module load cuda",
         "source x",
+        "trap - ERR",
         'export GLOO_SOCKET_IFNAME="ib0"',
         'export NCCL_SOCKET_IFNAME="ib0"',
         'export A="$HOME/\\"b\\""',
     ]
+
+
+@pytest.mark.parametrize("absent", ["source absent/bin/activate", "module load absent"])
+def test_a_line_of_the_setup_that_fails_ends_the_script_and_is_told(absent: str, tmp_path: Path) -> None:
+    modules = "module() { test $2 != absent; }"
+    done = run_script(tmp_path, [*setup_lines(profile(setup=[modules, "module load present", absent])), "echo agent"])
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith(f"resolute: the job ends, as this line of its setup failed: {absent}\n")
+
+
+def test_what_fails_within_a_sourced_file_or_is_allowed_to_ends_nothing(tmp_path: Path) -> None:
+    (tmp_path / "activate").write_text("false\ntrue\n")
+    setup = ["source ./activate", "if false; then", "  true", "fi", "false || true"]
+    done = run_script(tmp_path, [*setup_lines(profile(setup=setup)), "(exit 3)"])
+    assert (done.returncode, done.stderr) == (3, "")  # The agent's own exit code, too, is handed on.
+
+
+def run_script(folder: Path, lines: list[str]) -> subprocess.CompletedProcess[str]:
+    (folder / "script").write_text("\n".join(["#!/bin/bash", *lines]) + "\n")
+    return subprocess.run(["bash", "script"], cwd=folder, capture_output=True, text=True)
