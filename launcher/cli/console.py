@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from rich.cells import cell_len
@@ -14,9 +15,9 @@ from launcher.printable import printable
 _ANY_WIDTH = 1000
 
 
-def as_typed(path: Path) -> Path:
-    """As a user would type it from here."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+def as_typed(path: Path) -> str:
+    """As a user would type it from here, into a shell."""
+    return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
 
 
 def say(console: Console, line: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ _TIMEOUT_S = 30.0
 _TRIES = 3
 _BETWEEN_TRIES_S = 1.0
 """A controller that restarts, or has too much to do, refuses a call now and then."""
+_NO_SUCH_JOB = "Invalid job id"
 
 
 class SlurmError(ValueError):
@@ -22,18 +24,23 @@ class SlurmError(ValueError):
 
 def show_job(job_id: str) -> JobView | None:
     """What Slurm's controller knows of a job; None if it has forgotten it, or does not answer."""
-    for attempt in range(_TRIES):
-        if attempt:
-            time.sleep(_BETWEEN_TRIES_S)
-        succeeded, words = call("scontrol", "show", "job", "--oneliner", job_id)
-        if succeeded or "Invalid job id" in words:
-            return parse_job(words)
-    return None
+    _, words = _ask("scontrol", "show", "job", "--oneliner", job_id)
+    return parse_job(words)
 
 
 def requeue(job_id: str) -> tuple[bool, str]:
     """Have Slurm end a job and queue it again: whether it will, and in its words why not."""
     return call("scontrol", "requeue", job_id)
+
+
+def _ask(*command: str) -> tuple[bool, str]:
+    """As `call`, again and again while the controller does not answer: that it knows of no such job is an answer."""
+    for _ in range(_TRIES - 1 if shutil.which(command[0]) else 0):
+        succeeded, words = call(*command)
+        if succeeded or _NO_SUCH_JOB in words:
+            return succeeded, words
+        time.sleep(_BETWEEN_TRIES_S)
+    return call(*command)
 
 
 def call(*command: str) -> tuple[bool, str]:
@@ -51,15 +58,15 @@ def call(*command: str) -> tuple[bool, str]:
 def queue_entries(job_ids: Sequence[str]) -> tuple[dict[str, QueueEntry], str | None]:
     """What Slurm's controller knows of these jobs, or else its accounting, by id; and why Slurm cannot be asked.
 
-    Jobs that it has forgotten are left out.
+    Jobs that it has forgotten are left out. Where it cannot be asked, a job that is left out may live all the same.
     """
     if not job_ids:
         return {}, None
     listed, wanted = ",".join(job_ids), set(job_ids)
-    succeeded, text = call(
+    succeeded, text = _ask(
         "squeue", "--noheader", "--array", "--states=all", f"--jobs={listed}", "--format=%i|%T|%r|%N|%L"
     )
-    trouble = None if succeeded or "Invalid job id" in text else f"Slurm cannot be asked: {text}"
+    trouble = None if succeeded or _NO_SUCH_JOB in text else f"Slurm cannot be asked: {text}"
     entries = parse_squeue(text) if succeeded else []
     if wanted - {entry.job_id for entry in entries}:
         options = ("--noheader", "--allocations", "--parsable2", "--format=JobID,State", f"--jobs={listed}")
