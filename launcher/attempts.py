@@ -20,6 +20,10 @@ class RunFailedError(RuntimeError):
     """A run that came up in vain, or that no further attempt would help; the sentence names the cause."""
 
 
+class NotUpError(RunFailedError):
+    """Ray or a node of it did not come up in time; another start may be luckier."""
+
+
 @dataclass(frozen=True)
 class Loss:
     """An attempt lost what it ran on, with no fault in job, data or code that is known."""

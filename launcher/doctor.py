@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from launcher.file_system import FileSystem
+from launcher.file_system import LOCKS_ADVICE, FileSystem
 
 _LITTLE_ROOM_BYTES = 1_000_000_000
 _CLOCK_S = 60.0
@@ -79,6 +79,7 @@ def judge_file_system(facts: FileSystem, *, newest_checkpoint_bytes: int) -> lis
     other = "give the run a directory on a local disk, NFS (v3 or later), Lustre, GPFS or BeeGFS"
     flush = "a crash of the machine may cost the newest checkpoint; take another file system, or another mount option"
     lag = "checkpoints that the events tell of are found all the same; look at the mount options (NFS: acdirmax)"
+    locks = f"runs on several nodes do not start there: {LOCKS_ADVICE}"
     clock = "nothing is decided by comparing clocks, but logs and `make` will mislead: run ntp or chrony on both"
     ahead_s = facts.clock_ahead_s
     told = f"{abs(ahead_s):.1f} s {'ahead of' if ahead_s > 0 else 'behind'} this host's"
@@ -87,6 +88,7 @@ def judge_file_system(facts: FileSystem, *, newest_checkpoint_bytes: int) -> lis
         _promise("exclusive creation", facts.exclusive, "one of two succeeds", Outcome.FAILED, other),
         _promise("flush", facts.flush, "files and directories", Outcome.WARNING, flush),
         _promise("listing", facts.listing, "shows a new file at once", Outcome.WARNING, lag),
+        _promise("locks", facts.locks, "flock works, as seen from this host", Outcome.WARNING, locks),
         _promise("clock", told if abs(ahead_s) > _CLOCK_S else "", told, Outcome.WARNING, clock),
         _judge_room(facts.free_bytes, newest_checkpoint_bytes),
     ]

@@ -6,6 +6,7 @@ Lustre, GPFS and BeeGFS give it.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -17,6 +18,8 @@ from pathlib import Path
 
 from launcher.durable import free_bytes, naming_full_disk, sync
 from launcher.paths import temporary
+
+LOCKS_ADVICE = "mount Lustre with -o flock (not localflock), NFS with its locks (not nolock)"
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class FileSystem:
     """Files and directories can be written through to the disk."""
     listing: str
     """What was made is listed at once."""
+    locks: str
+    """A file can be locked (flock), by which a run's workers on several nodes find each other."""
     clock_ahead_s: float
     """The file system's clock against this host's."""
     free_bytes: int
@@ -46,6 +51,7 @@ def look_at(directory: Path) -> FileSystem:
             exclusive=_trouble(_make_twice, folder),
             flush=_trouble(_flush, folder),
             listing=_trouble(_list, folder),
+            locks=_trouble(_lock, folder),
             clock_ahead_s=_clock_ahead_s(folder),
             free_bytes=free_bytes(directory),
         )
@@ -55,6 +61,12 @@ def trouble_in(directory: Path) -> str:
     """What makes it impossible to run there; empty if nothing does. Takes milliseconds. Raises as `look_at` does."""
     with _trial_folder(directory) as folder:
         return _trouble(_make_twice, folder) or _trouble(_rename, folder)
+
+
+def lock_trouble_in(directory: Path) -> str:
+    """What makes it impossible for workers on several nodes to meet there; empty if nothing does."""
+    with _trial_folder(directory) as folder:
+        return _trouble(_lock, folder)
 
 
 @contextmanager
@@ -126,6 +138,14 @@ def _list(folder: Path) -> None:
     (folder / "listed").touch()
     if "listed" not in os.listdir(folder):
         raise _BrokenError("a new file is not listed at once")
+
+
+def _lock(folder: Path) -> None:
+    with (folder / "locked").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise _BrokenError(f"to lock a file (flock) is refused ({error.strerror})") from error
 
 
 def _clock_ahead_s(folder: Path) -> float:

@@ -20,7 +20,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 1 failed, 2 wrong input, 3 stopped and resumable, 5 disk full.",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong input, 3 stopped and resumable, 4 Ray did not come up, 5 disk full.",
 )
 app.command("run")(run.run)
 app.command("resume")(run.resume)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 
+from launcher.attempts import NotUpError
 from launcher.durable import DiskFullError
 
-DONE, FAILED, WRONG_INPUT, STOPPED, DISK_FULL = 0, 1, 2, 3, 5
+DONE, FAILED, WRONG_INPUT, STOPPED, NOT_UP, DISK_FULL = 0, 1, 2, 3, 4, 5
 
 
 def explain(error: Exception) -> str | None:
@@ -26,4 +27,6 @@ def exit_code(error: Exception) -> int:
     """A ValueError is the user's to mend, and so is a file that cannot be read or written."""
     if isinstance(error, DiskFullError) or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
         return DISK_FULL
+    if isinstance(error, NotUpError):
+        return NOT_UP
     return WRONG_INPUT if isinstance(error, (ValueError, OSError)) else FAILED

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from launcher.attempts import RunFailedError
+from launcher.attempts import NotUpError
 from launcher.executors import ray_keeper
 from launcher.executors.ray_environment import LOOPBACK, ray_environment, write_token
 from launcher.executors.ray_pipe import LeaderProcess, RayLostError, signals_blocked
@@ -28,6 +28,8 @@ from launcher.executors.ray_temp_dir import make_temp_dir
 
 ANSWER_S = 60.0
 """For a sign of life from the leader; one comes every second."""
+START_S = 90.0
+"""For Ray to come up; 4 s are usual, and a cold shared file system may take minutes."""
 _OBJECT_STORE_BYTES = 100_000_000
 """Only functions and small messages go through it."""
 _ENDING_S = 30.0
@@ -55,6 +57,7 @@ class PrivateRay:
         *arguments: object,
         on_letter: Callable[[bytes], None] | None = None,
         next_order: Callable[[], str | None] | None = None,
+        answer_s: float = ANSWER_S,
     ) -> Any:
         """The leader's answer, or what it raises. Meanwhile its letters come here, and orders go there.
 
@@ -67,7 +70,7 @@ class PrivateRay:
                 self._leader.send(("order", (order,)))
             message = self._leader.receive(within_s=_POLL_S)
             if message is None:
-                self._check(heard_at_s)
+                self._check(heard_at_s, answer_s)
                 continue
             heard_at_s = time.monotonic()
             kind, content = message
@@ -78,11 +81,11 @@ class PrivateRay:
             if kind == "letter" and on_letter is not None:
                 on_letter(content)
 
-    def _check(self, heard_at_s: float) -> None:
+    def _check(self, heard_at_s: float, answer_s: float) -> None:
         if self._keeper.poll() is not None:
             raise RayLostError("a process of Ray itself has died")
-        if time.monotonic() - heard_at_s > ANSWER_S:
-            raise RayLostError(f"Ray has not answered for {ANSWER_S:g} s")
+        if time.monotonic() - heard_at_s > answer_s:
+            raise RayLostError(f"Ray has not answered for {answer_s:g} s")
 
 
 @contextlib.contextmanager
@@ -93,6 +96,7 @@ def private_ray(
     saved_logs: Path,
     host: str = LOOPBACK,
     settings: Mapping[str, str] | None = None,
+    start_s: float = START_S,
 ) -> Iterator[PrivateRay]:
     """Bring up a Ray for this process alone, and end it with the context.
 
@@ -100,7 +104,7 @@ def private_ray(
     `settings` are further environment variables for its processes. If the context ends by an exception, or this process
     dies, Ray's logs, which hold its workers' output, go to `saved_logs`.
 
-    Raises RunFailedError if Ray does not come up.
+    Raises NotUpError if Ray does not come up within `start_s`.
     """
     temp_dir = make_temp_dir()
     token = temp_dir / "token"
@@ -108,12 +112,12 @@ def private_ray(
     environment = ray_environment(token, host=host, settings=settings or {})
     head = ["--head", "--port=0", "--include-dashboard=false", "--no-monitor"]
     command = _start_command(host, temp_dir, num_cpus, num_gpus, head)
-    keeper = _start_keeper(temp_dir, saved_logs, command, environment)
+    keeper = _start_keeper(temp_dir, saved_logs, start_s, command, environment)
     leader = LeaderProcess(temp_dir, environment)  # Imports Ray, which takes 1 of the 4 s that Ray needs to come up.
     last_word = b""
     try:
-        ours = PrivateRay(_await_address(keeper, saved_logs), temp_dir, keeper, leader)
-        ours.ask("connect", ours.address, keeper.pid)
+        ours = PrivateRay(_await_address(keeper, saved_logs, start_s), temp_dir, keeper, leader)
+        ours.ask("connect", ours.address, keeper.pid, answer_s=max(start_s, ANSWER_S))  # It imports Ray before.
         yield ours
         last_word = b"discard\n"
     finally:
@@ -131,22 +135,23 @@ def joined_node(
     num_gpus: int,
     saved_logs: Path,
     settings: Mapping[str, str] | None = None,
+    start_s: float = START_S,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Have this host, known to others as `host`, be a node of the Ray at `address` until the context ends.
 
     `secret` is what the head's token file holds. Yields the node's keeper, which ends when the node does.
 
-    Raises RunFailedError if the node does not come up.
+    Raises NotUpError if the node does not come up within `start_s`.
     """
     temp_dir = make_temp_dir()
     token = temp_dir / "token"
     write_token(token, secret)
     environment = ray_environment(token, host=host, settings=settings or {})
     command = _start_command(host, temp_dir, num_cpus, num_gpus, [f"--address={address}"])
-    keeper = _start_keeper(temp_dir, saved_logs, command, environment)
+    keeper = _start_keeper(temp_dir, saved_logs, start_s, command, environment)
     last_word = b""
     try:
-        _await_address(keeper, saved_logs)
+        _await_address(keeper, saved_logs, start_s)
         yield keeper
         last_word = b"discard\n"
     finally:
@@ -167,9 +172,9 @@ def _start_command(host: str, temp_dir: Path, num_cpus: int, num_gpus: int, role
 
 
 def _start_keeper(
-    temp_dir: Path, saved_logs: Path, command: list[str], environment: Mapping[str, str]
+    temp_dir: Path, saved_logs: Path, start_s: float, command: list[str], environment: Mapping[str, str]
 ) -> subprocess.Popen[bytes]:
-    arguments = [sys.executable, "-I", ray_keeper.__file__, str(temp_dir), str(saved_logs), *command]
+    arguments = [sys.executable, "-I", ray_keeper.__file__, str(temp_dir), str(saved_logs), str(start_s), *command]
     pipe = subprocess.PIPE
     with signals_blocked():
         return subprocess.Popen(
@@ -177,10 +182,10 @@ def _start_keeper(
         )
 
 
-def _await_address(keeper: subprocess.Popen[bytes], saved_logs: Path) -> str:
+def _await_address(keeper: subprocess.Popen[bytes], saved_logs: Path, start_s: float) -> str:
     """The keeper has a deadline of its own, and a process that is stopped has twice as long."""
     assert keeper.stdout is not None
-    comes = select.select([keeper.stdout], [], [], 2 * ray_keeper.START_S)[0]
+    comes = select.select([keeper.stdout], [], [], 2 * start_s)[0]
     address = keeper.stdout.readline().decode().strip() if comes else ""
     if address:
         return address
@@ -188,7 +193,7 @@ def _await_address(keeper: subprocess.Popen[bytes], saved_logs: Path) -> str:
     keeper.wait()
     log = saved_logs / "ray_start.log"
     lines = log.read_text().strip().splitlines() if log.is_file() else []
-    raise RunFailedError(f"Ray did not come up: {lines[-1] if lines else 'it said nothing'}; see {saved_logs}")
+    raise NotUpError(f"Ray did not come up: {lines[-1] if lines else 'it said nothing'}; see {saved_logs}")
 
 
 def _dismiss(keeper: subprocess.Popen[bytes], last_word: bytes, temp_dir: Path) -> None:

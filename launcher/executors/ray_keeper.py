@@ -27,8 +27,6 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-START_S = 90.0
-"""For Ray to come up; 4 s are usual."""
 _KILLING_S = 10.0
 """For killed processes to be gone; the kernel may hold one that waits for a device."""
 _POLL_S = 0.05
@@ -36,14 +34,17 @@ SHIELDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
-def keep(temp_dir: Path, saved_logs: Path, command: list[str]) -> None:
-    """Run `command`, a blocking `ray start`, until the owner is done, gone, or Ray has ended by itself."""
+def keep(temp_dir: Path, saved_logs: Path, start_s: float, command: list[str]) -> None:
+    """Run `command`, a blocking `ray start`, until the owner is done, gone, or Ray has ended by itself.
+
+    It has `start_s` to come up.
+    """
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # Ray's orphans become our children, so that none is left behind.
     discard = False
     with (temp_dir / "ray_start.log").open("wb") as log:
         ray = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=end_with_parent)
     try:
-        if _announce_address(ray, temp_dir / "ray" / "ray_current_cluster"):
+        if _announce_address(ray, temp_dir / "ray" / "ray_current_cluster", within_s=start_s):
             discard = _await_owner(ray)
     finally:
         end_session(os.getpid())
@@ -88,9 +89,9 @@ def _prctl(option: int, value: int) -> None:
         raise OSError(ctypes.get_errno(), f"prctl({option})")
 
 
-def _announce_address(ray: subprocess.Popen[bytes], file: Path) -> bool:
+def _announce_address(ray: subprocess.Popen[bytes], file: Path, *, within_s: float) -> bool:
     """Tell the owner the head's address, which `ray start` writes into `file` last; False if it does not come."""
-    deadline = time.monotonic() + START_S
+    deadline = time.monotonic() + within_s
     while time.monotonic() < deadline and ray.poll() is None and not _owner_speaks():
         if file.is_file() and (address := file.read_text()):
             print(address, flush=True)
@@ -135,4 +136,4 @@ def _save_logs(temp_dir: Path, saved_logs: Path) -> None:
 
 
 if __name__ == "__main__":
-    keep(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
+    keep(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]), sys.argv[4:])

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from launcher.attempts import RunFailedError
+from launcher.attempts import NotUpError
+from launcher.config import JobConfig
 from launcher.coordinator import Done, Stop
 from launcher.events import Event
 from launcher.executors.local_ray import train_settings
 from launcher.executors.private_ray import PrivateRay, private_ray
 from launcher.executors.ray_environment import LOOPBACK
 from launcher.executors.ray_run import RayRun
+from launcher.file_system import LOCKS_ADVICE, lock_trouble_in
 from launcher.paths import RunPaths
 from launcher.plan import PlanError, feasible_world
 from launcher.run_setup import RunSetup
@@ -22,30 +24,41 @@ from launcher.signals import stop_on_signal
 from launcher.slurm.meeting import Granted, Invitation, Meeting, absent_nodes
 from launcher.slurm.node import gpus_granted, own_address
 
-JOIN_S = 180.0
-"""For the other nodes to join; 10 s are usual."""
 _POLL_S = 0.25
+
+
+class MeetingPlaceError(ValueError):
+    """Workers on several nodes could not find each other in the run's directory."""
 
 
 def run_across_nodes(setup: RunSetup, on_event: Callable[[Event], None], *, folder: Path) -> Stop | Done:
     """Carry the plan out, and tell how it ended. A signal stops it at the lease's end.
 
-    `folder` is the agents' meeting. Raises a worker's error if it is one of ours, or RunFailedError, which names the
-    nodes that have not joined if the job cannot do without them.
+    `folder` is the agents' meeting. Raises a worker's error if it is one of ours, RunFailedError, NotUpError, which
+    names the nodes that have not joined if the job cannot do without them, or MeetingPlaceError.
     """
     meeting = Meeting(folder)
+    alone = meeting.granted.is_alone
+    if not alone:
+        require_locks(folder)
     stop_reasons: list[str] = []
     use_gpu = gpus_granted() > 0
     ray_run = RayRun(
         setup,
         use_gpu=use_gpu,
         logs=RunPaths(setup.root).logs / "ray",
-        meeting_dir=folder,
+        meeting_dir=None if alone else folder,
         on_event=on_event,
         stop_reasons=stop_reasons,
     )
     with stop_on_signal(stop_reasons.append):
         return ray_run.carry_out(partial(_bring_up, setup, meeting, stop_reasons))
+
+
+def require_locks(folder: Path) -> None:
+    """Raises MeetingPlaceError where files cannot be locked, without which torch's ranks do not find each other."""
+    if trouble := lock_trouble_in(folder):
+        raise MeetingPlaceError(f"{folder}: {trouble}, and a run on several nodes needs it: {LOCKS_ADVICE}")
 
 
 def ray_settings(granted: Granted, *, stall_timeout_s: float) -> dict[str, str]:
@@ -67,30 +80,34 @@ def _bring_up(setup: RunSetup, meeting: Meeting, stop_reasons: list[str]) -> Ite
         saved_logs=RunPaths(setup.root).logs / "ray",
         host=LOOPBACK if granted.is_alone else own_address(interface=granted.interface, towards=granted.nodes[-1]),
         settings=settings,
+        start_s=granted.join_timeout_s,
     ) as home:
         meeting.invite(Invitation(home.address, home.token.read_text(), settings))
         try:
-            _await_nodes(setup, meeting, home.address, stop_reasons)
+            await_nodes(meeting, home.address, setup.job, setup.plan.num_samples, stop_reasons)
             yield home
         finally:
             meeting.withdraw()
 
 
-def _await_nodes(setup: RunSetup, meeting: Meeting, address: str, stop_reasons: list[str]) -> None:
-    """Until all nodes have joined, a stop is asked for, or the time is up, when fewer may do."""
+def await_nodes(meeting: Meeting, address: str, job: JobConfig, num_samples: int, stop_reasons: Sequence[str]) -> None:
+    """Until all nodes have joined, a stop is asked for, or the time is up, when fewer may do. Raises NotUpError."""
     granted = meeting.granted
-    deadline = time.monotonic() + JOIN_S
+    deadline = time.monotonic() + granted.join_timeout_s
     while (absent := absent_nodes(granted, meeting.answers(address))) and not stop_reasons:
         if time.monotonic() > deadline:
-            _do_without(setup, granted, absent)
+            _do_without(absent, granted, job, num_samples)
             return
         time.sleep(_POLL_S)
 
 
-def _do_without(setup: RunSetup, granted: Granted, absent: list[str]) -> None:
-    """Raises RunFailedError if the job has too few workers without those nodes."""
+def _do_without(absent: list[str], granted: Granted, job: JobConfig, num_samples: int) -> None:
+    """Raises NotUpError if the job has too few workers without those nodes."""
     room = (len(granted.nodes) - len(absent)) * granted.workers_per_node
     try:
-        feasible_world(setup.job, num_samples=setup.plan.num_samples, available=room)
+        feasible_world(job, num_samples=num_samples, available=room)
     except PlanError as error:
-        raise RunFailedError(f"no Ray on {', '.join(absent)} within {JOIN_S:.0f} s, and {error}") from error
+        raise NotUpError(
+            f"no Ray on {', '.join(absent)} within {granted.join_timeout_s:g} s, and {error}; where nodes are that "
+            "slow, give the profile a longer join_timeout_s"
+        ) from error

@@ -28,6 +28,8 @@ class Granted:
     workers_per_node: int
     interface: str | None
     """The network interface by which nodes talk; None: the one by which they reach each other."""
+    join_timeout_s: float
+    """For the driver's Ray to come up, and then for the other nodes to join it."""
 
     @property
     def is_alone(self) -> bool:

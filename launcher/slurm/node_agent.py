@@ -63,6 +63,7 @@ class NodeAgent:
                 num_gpus=gpus_granted(),
                 saved_logs=RunPaths(self._root).logs / f"ray-node-{self._number}",
                 settings=invitation.settings,
+                start_s=granted.join_timeout_s,
             )
             self._keeper = self._node.enter_context(node)
         except (NetworkError, RunFailedError) as error:

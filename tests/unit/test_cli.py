@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from launcher.attempts import NotUpError, RunFailedError
 from launcher.cli import app as cli
 from launcher.cli.errors import exit_code, explain
 from launcher.coordinator import CoordinationError
@@ -142,6 +143,8 @@ def test_resuming_what_is_no_run_is_refused(call: Call, tmp_path: Path) -> None:
         (CheckpointError("no"), 2),
         (DiskFullError("full"), 5),
         (CoordinationError("rank 1 has left"), 1),
+        (RunFailedError("it fails again and again"), 1),
+        (NotUpError("no Ray on n3"), 4),
         (FileNotFoundError(2, "No such file", "x.beton"), 2),
     ],
 )

@@ -17,6 +17,7 @@ SOUND = FileSystem(
     exclusive="",
     flush="",
     listing="",
+    locks="",
     clock_ahead_s=-0.2,
     free_bytes=50_000_000_000,
 )
@@ -55,6 +56,7 @@ def test_where_all_is_well_nothing_is_advised() -> None:
         ("exclusive", "exclusive creation", Outcome.FAILED),
         ("flush", "flush", Outcome.WARNING),
         ("listing", "listing", Outcome.WARNING),
+        ("locks", "locks", Outcome.WARNING),
     ],
 )
 def test_a_promise_that_is_not_kept_is_told(promise: str, check: str, outcome: Outcome) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from launcher.file_system import look_at, trouble_in
+from launcher.file_system import lock_trouble_in, look_at, trouble_in
 from launcher.run_directory import RunDirectoryError, open_run_directory
 
 
@@ -20,10 +21,10 @@ def refused(*_arguments: object) -> None:
 
 def test_a_sound_file_system_keeps_every_promise_and_nothing_stays(tmp_path: Path) -> None:
     facts = look_at(tmp_path)
-    assert (facts.rename, facts.exclusive, facts.flush, facts.listing) == ("", "", "", "")
+    assert (facts.rename, facts.exclusive, facts.flush, facts.listing, facts.locks) == ("", "", "", "", "")
     assert abs(facts.clock_ahead_s) < 3600
     assert facts.free_bytes > 0
-    assert trouble_in(tmp_path) == ""
+    assert (trouble_in(tmp_path), lock_trouble_in(tmp_path)) == ("", "")
     assert os.listdir(tmp_path) == []
 
 
@@ -62,6 +63,15 @@ def test_what_cannot_be_flushed_is_told(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_listing_that_lags_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "listdir", lambda _folder: [])
     assert look_at(tmp_path).listing == "a new file is not listed at once"
+
+
+def test_a_file_system_without_locks_is_told_and_holds_a_run_of_one_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Lustre is without -o flock."""
+    monkeypatch.setattr(fcntl, "flock", refused)
+    told = "to lock a file (flock) is refused (Function not implemented)"
+    assert (look_at(tmp_path).locks, lock_trouble_in(tmp_path), trouble_in(tmp_path)) == (told, told, "")
 
 
 def test_a_directory_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:

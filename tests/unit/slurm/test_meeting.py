@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import socket
 import stat
+import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from launcher.slurm.across_nodes import ray_settings
+from launcher.attempts import NotUpError
+from launcher.slurm.across_nodes import MeetingPlaceError, await_nodes, ray_settings, require_locks
 from launcher.slurm.meeting import VARIABLE, Answer, Granted, Invitation, Meeting, absent_nodes, drivers_meeting
 from launcher.slurm.node import NetworkError, gpus_granted, own_address
 from launcher.slurm.records import Stay
+from tests.unit.sample_jobs import make_job
 
-GRANTED = Granted(("n1", "n2", "n3"), 2, "ib0")
+GRANTED = Granted(("n1", "n2", "n3"), 2, "ib0", 300.0)
 INVITATION = Invitation("10.0.0.1:6379", "secret", {"A": "b"})
 
 
@@ -83,5 +90,51 @@ def test_gpus_are_those_that_slurm_granted(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_node_that_is_alone_is_reached_from_nowhere_else() -> None:
-    assert ray_settings(Granted(("n1",), 2, "ib0"), stall_timeout_s=60.0)["GLOO_SOCKET_IFNAME"] == "lo"
-    assert ray_settings(Granted(("n1", "n2"), 2, "ib0"), stall_timeout_s=60.0)["GLOO_SOCKET_IFNAME"] == "ib0"
+    assert ray_settings(replace(GRANTED, nodes=("n1",)), stall_timeout_s=60.0)["GLOO_SOCKET_IFNAME"] == "lo"
+    assert ray_settings(GRANTED, stall_timeout_s=60.0)["GLOO_SOCKET_IFNAME"] == "ib0"
+
+
+def test_a_node_that_is_slow_is_waited_for(meeting: Meeting) -> None:
+    meeting.answer(1, Answer(INVITATION.address, ""))
+    joined: list[float] = []
+
+    def join_late() -> None:
+        time.sleep(1.0)
+        joined.append(time.monotonic())
+        meeting.answer(2, Answer(INVITATION.address, ""))
+
+    slow = threading.Thread(target=join_late)
+    slow.start()
+    await_nodes(meeting, INVITATION.address, make_job(run={"workers": 6}), 1000, [])
+    assert joined
+    slow.join()
+
+
+@pytest.fixture
+def without_n3(meeting: Meeting) -> Meeting:
+    meeting.open(replace(GRANTED, join_timeout_s=0.1))
+    meeting.answer(1, Answer(INVITATION.address, ""))
+    return meeting
+
+
+def test_a_job_that_can_do_without_a_missing_node_waits_no_longer(without_n3: Meeting) -> None:
+    await_nodes(without_n3, INVITATION.address, make_job(run={"workers": {"min": 4, "max": 6}}), 1000, [])
+
+
+def test_a_node_that_is_missing_is_named_unless_the_run_is_to_stop(without_n3: Meeting) -> None:
+    job = make_job(run={"workers": 6})
+    with pytest.raises(NotUpError, match=r"no Ray on n3 \(has not answered\) within 0.1 s, and .*join_timeout_s"):
+        await_nodes(without_n3, INVITATION.address, job, 1000, [])
+    await_nodes(without_n3, INVITATION.address, job, 1000, ["SIGTERM"])
+
+
+def test_where_files_cannot_be_locked_nodes_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Lustre without -o flock."""
+    require_locks(tmp_path)
+
+    def refused(*_arguments: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with pytest.raises(MeetingPlaceError, match=r"Function not implemented.*mount Lustre with -o flock"):
+        require_locks(tmp_path)
