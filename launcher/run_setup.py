@@ -124,6 +124,21 @@ def prepare_run(
     return setup
 
 
+def keep_open_job(job: JobConfig, data: DataFacts, *, paths: RunPaths, claim: Claim) -> None:
+    """Keep a job in an owned run directory whose batches are found at its start; the plan follows from them.
+
+    Raises ChangedJobError if the directory holds checkpoints, which have their batches; otherwise as `prepare_run`.
+    """
+    if newest_valid(paths.checkpoints, run=claim.run, told=told_checkpoints(paths)).newest is not None:
+        raise ChangedJobError(
+            f"{paths.root} has trained with numbers where batch_per_worker is auto now: give numbers, or take another "
+            "--run-dir"
+        )
+    check_weights(job.model, num_classes=data.num_classes)
+    paths.plan.unlink(missing_ok=True)
+    write_atomically(paths.job, dump_job(job))
+
+
 def next_attempt(setup: RunSetup, *, world_size: int) -> RunSetup:
     """Go on with so many workers from the newest valid checkpoint that is there now.
 

@@ -47,21 +47,24 @@ def settle(config: JobConfig, *, source: str, paths: RunPaths, console: Console)
 
     Raises BatchSizeError.
     """
+    config = with_earlier_batches(config, paths)
     if not open_phases(config):
         return config
-    if paths.job.is_file():
-        earlier = load_job(str(paths.job)).phases
-        known = {
-            phase: batch
-            for phase in open_phases(config)
-            if phase < len(earlier) and isinstance(batch := earlier[phase].batch_per_worker, int)
-        }
-        if known.keys() == open_phases(config).keys():
-            return with_batches(config, known)
     say(console, "looking for the batches that train at each size ...")
     found = _find(config, source=source, again=False)
     show_table(console, findings_table(found))
     return with_batches(config, {finding.phase: finding.batch for finding in found})
+
+
+def with_earlier_batches(config: JobConfig, paths: RunPaths) -> JobConfig:
+    """The job with the batches of the run that is there, if it has one for every phase that leaves its own open."""
+    earlier = load_job(str(paths.job)).phases if open_phases(config) and paths.job.is_file() else ()
+    known = {
+        phase: batch
+        for phase in open_phases(config)
+        if phase < len(earlier) and isinstance(batch := earlier[phase].batch_per_worker, int)
+    }
+    return with_batches(config, known) if known.keys() == open_phases(config).keys() else config
 
 
 def _find(config: JobConfig, *, source: str, again: bool) -> list[Finding]:

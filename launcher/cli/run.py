@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
@@ -17,10 +16,11 @@ from rich.console import Console
 
 from launcher.attempts import refuse_in_vain
 from launcher.cli.batch_size import settle
-from launcher.cli.console import say
+from launcher.cli.console import as_typed, say
 from launcher.cli.display import RunDisplay, show_summary
 from launcher.cli.errors import STOPPED
 from launcher.cli.plan import JobArgument, OverridesArgument, show_plan
+from launcher.cli.queue import RunRootOption
 from launcher.cli.submit import resubmit
 from launcher.config import JobConfig
 from launcher.durable import write_atomically
@@ -31,7 +31,7 @@ from launcher.paths import RunPaths
 from launcher.plan import Position
 from launcher.report import summarise
 from launcher.slurm.meeting import drivers_meeting
-from launcher.slurm.submissions import read_submissions
+from launcher.slurm.submissions import NoSuchRunError, SubmittedRun, find_runs, read_submissions
 from launcher.slurm.time_left import Measured, job_ends_at, may_not_fit
 
 if TYPE_CHECKING:  # Heavy, so imported inside the commands.
@@ -96,6 +96,7 @@ def resume(
     accept_changes: AcceptOption = False,
     try_again: TryAgainOption = False,
     here: Annotated[bool, typer.Option("--here", help="In this process, though Slurm carried the run out.")] = False,
+    run_root: RunRootOption = Path("runs"),
 ) -> None:
     """Go on with a run from its newest valid checkpoint; one that was submitted to Slurm is submitted again.
 
@@ -105,8 +106,15 @@ def resume(
 
       resolute resume 4711
     """
-    if not here and _is_slurms(run_dir):
-        resubmit(str(run_dir), overrides or [], accept_changes=accept_changes)
+    submitted = [] if here else _submitted(run_dir, run_root)
+    if submitted:
+        resubmit(
+            submitted,
+            [*(overrides or ()), *flags(mode, workers)],
+            workers=workers,
+            mode=mode.value if mode else None,
+            accept_changes=accept_changes,
+        )
         return
     from launcher.run_directory import RunDirectoryError
 
@@ -123,11 +131,17 @@ def flags(mode: Mode | None, workers: int | None) -> list[str]:
     return flags + ([f"run.workers={workers}"] if workers else [])
 
 
-def _is_slurms(run_dir: Path) -> bool:
-    """Whether a run was submitted, and this is not its job; or what is named can only be a job of Slurm's."""
-    if "SLURM_JOB_ID" in os.environ:
-        return False
-    return read_submissions(run_dir.absolute()) is not None if run_dir.is_dir() else not run_dir.exists()
+def _submitted(run_dir: Path, run_root: Path) -> list[SubmittedRun]:
+    """The runs that Slurm was given and that answer to that directory, name or job id; none if it is another run's."""
+    if RunPaths(run_dir).job.is_file():
+        run = read_submissions(run_dir.absolute())
+        return [run] if run else []
+    try:
+        return find_runs(str(run_dir), run_root=run_root)
+    except NoSuchRunError:
+        if run_dir.is_dir():
+            return []
+        raise
 
 
 def carry_out(
@@ -160,7 +174,7 @@ def carry_out(
         write_atomically(directory.paths.summary, json.dumps(summary.to_json(), indent=1) + "\n")
         show_summary(summary, root=_relative(root), paths=directory.paths, console=console)
     if stopped:
-        say(console, f"go on with: resolute resume {_relative(root)}")
+        say(console, f"go on with: resolute resume {as_typed(root)}")
         raise typer.Exit(STOPPED)
 
 

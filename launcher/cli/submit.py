@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,32 +12,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from launcher.batch_size import open_phases, with_batches
+from launcher.cli.batch_size import with_earlier_batches
 from launcher.cli.console import as_typed, say
+from launcher.cli.hand_over import CheckedRun, hand_over
 from launcher.cli.plan import JobArgument, OverridesArgument
 from launcher.config import JobConfig
 from launcher.job_file import load_job
 from launcher.paths import RunPaths
 from launcher.slurm.allocation import allocate, fit, sbatch_options
-from launcher.slurm.commands import SlurmError, queue_entries
+from launcher.slurm.commands import SlurmError
 from launcher.slurm.profile import Profile, load_profile
 from launcher.slurm.records import SlurmPaths
-from launcher.slurm.submissions import find_runs, note_submission, read_submissions
+from launcher.slurm.submissions import SubmittedRun
 from launcher.slurm.sweep import SweepError, SweepRun, sweep_runs
 
 if TYPE_CHECKING:  # Heavy, so imported inside the command.
-    from launcher.data_facts import DataFacts
-    from launcher.plan import Plan
     from launcher.slurm.sbatch import Batch
-
-
-@dataclass(frozen=True)
-class CheckedRun:
-    """A run that may be submitted."""
-
-    root: Path
-    job: JobConfig
-    plan: Plan
-    data: DataFacts
 
 
 def submit(
@@ -80,37 +71,42 @@ def submit(
       resolute submit my-job.yaml --profile my-site.yaml --sweep seed=1,2,3
     """
     site = load_profile(profile, settings or ())
-    name, runs = _check_all(job, overrides or [], site, run_dir=run_dir, sweep=sweep or [], accept=accept_changes)
+    name, runs = _check_all(job, overrides or [], site, run_dir=run_dir, sweep=sweep or [])
     root = runs[0].root.parent if sweep else runs[0].root
     batch = _batch(name, site, runs, root)
     _warn(runs[0])
     if dry_run or test_only:
         _show(batch, test_only=test_only)
         return
-    console = Console()
-    for run in runs:
-        _prepare(run, accept_changes=accept_changes)
-    job_ids = _submit_chain(batch, site, runs, name=name, chain=chain)
-    _tell(console, job_ids, root, site)
+    job_ids = hand_over(batch, site, runs, chain=chain, accept_changes=accept_changes)
+    _tell(Console(), job_ids, root, site)
 
 
-def resubmit(target: str, overrides: list[str], *, accept_changes: bool) -> None:
-    """Have Slurm go on with a run that was submitted before, in the same way. Raises SlurmError, JobError."""
-    earlier = find_runs(target, run_root=Path("runs"))
+def resubmit(
+    earlier: Sequence[SubmittedRun],
+    overrides: list[str],
+    *,
+    workers: int | None,
+    mode: str | None,
+    accept_changes: bool,
+) -> None:
+    """Have Slurm go on with a run that was submitted before, in the same way; started it is in any case, however many
+    attempts have saved nothing new. `workers` and `mode` stand among the overrides, too. Raises SlurmError, JobError.
+    """
     if len(earlier) > 1:
         listed = "\n  ".join(str(as_typed(run.root)) for run in earlier)
-        raise SlurmError(f"{target} is several runs; name one of\n  {listed}")
+        raise SlurmError(f"these are several runs; name one of\n  {listed}")
     root, site = earlier[0].root, Profile.model_validate(earlier[0].profile)
     source = str(RunPaths(root).job)
     run = _check(load_job(source, overrides), site, source=source, root=root)
+    _refuse_unheeded(run, workers=workers, mode=mode)
     batch = _batch(run.job.name, site, [run], root)
     _warn(run)
-    _prepare(run, accept_changes=accept_changes)
-    _tell(Console(), _submit_chain(batch, site, [run], name=run.job.name, chain=1), root, site)
+    _tell(Console(), hand_over(batch, site, [run], chain=1, accept_changes=accept_changes), root, site)
 
 
 def _check_all(
-    source: str, overrides: list[str], site: Profile, *, run_dir: Path | None, sweep: list[str], accept: bool
+    source: str, overrides: list[str], site: Profile, *, run_dir: Path | None, sweep: list[str]
 ) -> tuple[str, list[CheckedRun]]:
     """Check every run of the submission; the first one's name, and where each will lie. Nothing is written."""
     variants = sweep_runs(sweep) if sweep else [SweepRun("", ())]
@@ -123,24 +119,58 @@ def _check_all(
 
 
 def _check(job: JobConfig, site: Profile, *, source: str, root: Path) -> CheckedRun:
+    """Batches that are found when the job starts count as the least there are until then."""
     from launcher.run_setup import check_job
 
-    _refuse_queued(root)
-    checked, plan, data = check_job(fit(job, site), source=source)
-    return CheckedRun(root, checked, plan, data)
+    _refuse_pattern(root)
+    job = with_earlier_batches(fit(job, site), RunPaths(root))
+    checked, plan, data = check_job(with_batches(job, dict.fromkeys(open_phases(job), 1)), source=source)
+    return CheckedRun(root, checked.model_copy(update={"phases": job.phases}), plan, data)
+
+
+def _refuse_pattern(root: Path) -> None:
+    """Raises SlurmError for a directory whose path Slurm would not take as it stands for that of a job's output."""
+    if any(sign in str(root) for sign in "%\\\n"):
+        raise SlurmError(
+            f"{root}: Slurm reads % and \\ in paths as patterns; take a --run-dir or run_root without them"
+        )
+
+
+def _refuse_unheeded(run: CheckedRun, *, workers: int | None, mode: str | None) -> None:
+    """Raises SlurmError if the profile leaves these no choice."""
+    granted = run.job.run
+    if workers not in (None, granted.workers) or mode not in (None, granted.mode):
+        least, most = granted.least_workers, granted.most_workers
+        job, root = as_typed(RunPaths(run.root).job), as_typed(run.root)
+        raise SlurmError(
+            f"by the profile it was submitted with the run has {most if least == most else f'{least} to {most}'} "
+            f"workers in mode {granted.mode}, whatever --workers and --mode say; submit it with another one: "
+            f"resolute submit {job} --profile SITE --set nodes=N --run-dir {root}"
+        )
 
 
 def _warn(run: CheckedRun) -> None:
-    """Of a grace that a stop does not fit into; on stderr, as stdout is the script's in a dry run."""
+    """Of what the job will settle for itself or may not bear; on stderr, as stdout is the script's in a dry run."""
+    console = Console(stderr=True)
+    if phases := ", ".join(map(str, open_phases(run.job))):
+        say(
+            console,
+            f"resolute: batch_per_worker: auto is found at the job's start, on its own machines (phases {phases}); the "
+            "plan follows from that",
+        )
+    if (words := _grace_warning(run)) is not None:
+        say(console, f"resolute: {words}")
+
+
+def _grace_warning(run: CheckedRun) -> str | None:
+    """Of a grace that a stop does not fit into."""
     if run.job.run.grace_s is None:
-        return
+        return None
     from launcher.coordinator import Cadence
     from launcher.slurm.grace import warn_of_grace
 
     cadence = Cadence(lease_s=run.job.run.lease_s, grace_s=run.job.run.grace_s)
-    words = warn_of_grace(cadence, checkpoint_bytes=_checkpoint_bytes(run))
-    if words is not None:
-        say(Console(stderr=True), f"resolute: {words}")
+    return warn_of_grace(cadence, checkpoint_bytes=_checkpoint_bytes(run))
 
 
 def _checkpoint_bytes(run: CheckedRun) -> int:
@@ -158,29 +188,16 @@ def _checkpoint_bytes(run: CheckedRun) -> int:
     ).checkpoint_bytes
 
 
-def _refuse_queued(root: Path) -> None:
-    """Raises SlurmError if a job for this directory waits or runs already."""
-    earlier = read_submissions(root)
-    entries, _ = queue_entries(earlier.job_ids) if earlier else ({}, None)
-    for entry in entries.values():
-        if entry.is_live:
-            raise SlurmError(
-                f"{root} belongs to Slurm job {entry.job_id} ({entry.state}): wait for it, or "
-                f"`resolute cancel {entry.job_id}`, or take another --run-dir"
-            )
-
-
 def _batch(name: str, site: Profile, runs: list[CheckedRun], root: Path) -> Batch:
     from launcher.slurm.sbatch import Batch
 
     asked = allocate(runs[0].job, site)
     if any(allocate(run.job, site) != asked for run in runs):
         raise SweepError("the runs of a sweep share one shape of allocation: sweep over something else than workers")
-    python = shlex.quote(site.python or sys.executable)
+    python = shlex.quote(site.python or ("python" if site.container else sys.executable))
     agent = (
         f"{python} -m launcher.slurm.agent --lead-s {site.signal_lead_s} --workers-per-node {asked.workers_per_node}"
     )
-    agent += f" --join-timeout-s {site.join_timeout_s:g}"
     if site.network_interface:
         agent += f" --interface {shlex.quote(site.network_interface)}"
     return Batch(
@@ -195,30 +212,6 @@ def _show(batch: Batch, *, test_only: bool) -> None:
     from launcher.slurm import sbatch
 
     typer.echo(sbatch.test_only(batch) if test_only else sbatch.script(batch))
-
-
-def _prepare(run: CheckedRun, *, accept_changes: bool) -> None:
-    """Make the run's directory, with job and plan in it, or see that the run in it is the same."""
-    from launcher.run_directory import open_run_directory
-    from launcher.run_setup import prepare_run
-
-    with open_run_directory(run.root) as directory:
-        prepare_run(
-            run.job, run.plan, run.data, paths=directory.paths, accept_changes=accept_changes, claim=directory.claim
-        )
-
-
-def _submit_chain(batch: Batch, site: Profile, runs: list[CheckedRun], *, name: str, chain: int) -> list[str]:
-    """Submit the job, and those that follow it; each is noted as soon as Slurm has it."""
-    from launcher.slurm import sbatch
-
-    job_ids: list[str] = []
-    for _ in range(chain):
-        job_ids.append(sbatch.submit(batch.following(job_ids[-1]) if job_ids else batch))
-        for number, run in enumerate(runs):
-            job_id = f"{job_ids[-1]}_{number}" if len(runs) > 1 else job_ids[-1]
-            note_submission(run.root, job_id=job_id, name=name, profile=site)
-    return job_ids
 
 
 def _tell(console: Console, job_ids: list[str], root: Path, site: Profile) -> None:

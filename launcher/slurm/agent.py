@@ -57,15 +57,14 @@ def main() -> None:
 def _lead(arguments: argparse.Namespace, root: Path, stay: Stay, meeting: Meeting, inbox: Inbox) -> int:
     """On the first node; the exit code for Slurm."""
     nodes = _nodes()
-    driver = arguments.driver or [sys.executable, "-m", "launcher", "resume", str(root), "--try-again"]
+    driver = arguments.driver or [sys.executable, "-m", "launcher", "resume", str(root), "--here", "--try-again"]
     per_node = arguments.workers_per_node
     # On a single node, too, where it is told how many workers one has: a range of nodes may have come down to that.
     environment = {VARIABLE: str(meeting.folder)} if len(nodes) > 1 or per_node else {}
     agent = HeadAgent(root, driver, stay=stay, lead_s=arguments.lead_s, environment=environment)
     if _was_cancelled(arguments.after):
         return agent.decline(arguments.after)
-    workers = per_node or int(os.environ.get("SLURM_GPUS_ON_NODE", 1))
-    meeting.open(Granted(nodes, workers, arguments.interface, arguments.join_timeout_s))
+    meeting.open(Granted(nodes, per_node or int(os.environ.get("SLURM_GPUS_ON_NODE", 1)), arguments.interface))
     try:
         return agent.run(inbox)
     finally:
@@ -78,7 +77,6 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--lead-s", type=float, default=120.0, help="seconds before the time limit at which it is told")
     parser.add_argument("--workers-per-node", type=int, help="as many as there are GPUs when absent")
     parser.add_argument("--interface", help="network interface by which nodes talk; chosen by route when absent")
-    parser.add_argument("--join-timeout-s", type=float, default=300.0, help="seconds for all nodes to come together")
     parser.add_argument("--after", metavar="JOB", help="the job that this one follows; cancelled, it ends the chain")
     parser.add_argument("driver", nargs="*", help="the driver's command; `resolute resume RUN_DIR` when absent")
     return parser.parse_args()

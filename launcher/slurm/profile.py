@@ -82,15 +82,20 @@ class Profile(Section):
     modules: tuple[Word, ...] = Field(default=(), strict=False)
     """Loaded with `module load` before anything else."""
     setup: tuple[Line, ...] = Field(default=(), strict=False)
-    """Shell lines that come next, such as the activation of an environment."""
+    """Shell lines that come next, such as the activation of an environment. One that fails ends the job before anything
+    trains; one that may fail ends in `|| true`."""
     environment: dict[Variable, Line] = Field(default_factory=dict)
     """Variables for all that runs in the job."""
     container: Line | None = None
-    """A command's beginning that runs the rest inside a container, such as `apptainer exec --nv resolute.sif`."""
+    """A command's beginning that runs the rest inside a container, such as `apptainer exec --nv --bind
+    /etc/slurm,/run/munge resolute.sif`. The agent in it asks Slurm: the container needs `scontrol` of the cluster's
+    version and its plugins, `slurm.conf`, munge's socket, and the run directory, each under its own path."""
     python: str | None = None
-    """The interpreter of the jobs; the one that submits when absent."""
+    """The interpreter of the jobs. When absent: the container's `python`, or the one that submits where there is no
+    `container`. `python` is also that of an environment which `setup` activates."""
     srun_options: tuple[Line, ...] = Field(default=(), strict=False)
-    """Further options of srun, such as --container-image=... where Slurm runs containers itself."""
+    """Further options of srun, such as --container-image=... where Slurm runs containers itself; they need what is said
+    at `container`, and `python`."""
     sbatch_options: dict[Word, Line | int | bool] = Field(default_factory=dict)
     """Further options of sbatch without their dashes, such as `reservation: name`; true for those without a value."""
 
@@ -100,9 +105,6 @@ class Profile(Section):
     """A directory on each node's own disk: `data.stage` of jobs that say nothing of it; `$VARIABLES` are the node's."""
     network_interface: Word | None = None
     """By which nodes talk to each other, such as ib0; the one of the default route when absent."""
-    join_timeout_s: Positive = 300
-    """For Ray to come up on the first node, and then for the others to join it: 10 s are usual, and minutes where
-    Python comes from a cold shared file system. A job whose nodes do not come together starts again, three times."""
 
     @field_validator("workers_per_node")
     @classmethod

@@ -77,7 +77,7 @@ def script(batch: Batch) -> str:
 
 def submit(batch: Batch) -> str:
     """Hand the job to Slurm; its id. The script is kept in the folder under that id. Raises SlurmError."""
-    _require_slurm()
+    require_slurm()
     batch.folder.mkdir(parents=True, exist_ok=True)
     with _outside_any_job():
         try:
@@ -88,7 +88,7 @@ def submit(batch: Batch) -> str:
 
 def test_only(batch: Batch) -> str:
     """What Slurm says of the job without taking it: when and where it would run. Raises SlurmError."""
-    _require_slurm()
+    require_slurm()
     with tempfile.NamedTemporaryFile("w", suffix=".sbatch") as file, _outside_any_job():
         file.write(script(batch))
         file.flush()
@@ -98,7 +98,8 @@ def test_only(batch: Batch) -> str:
     return done.stderr.strip().removeprefix("sbatch: ")
 
 
-def _require_slurm() -> None:
+def require_slurm() -> None:
+    """Raises SlurmError where there is no sbatch."""
     if shutil.which("sbatch") is None:
         raise SlurmError("sbatch is not on this machine's PATH: submit on a login node, or look with --dry-run")
 
