@@ -198,6 +198,7 @@ def _batch(name: str, site: Profile, runs: list[CheckedRun], root: Path) -> Batc
     agent = (
         f"{python} -m launcher.slurm.agent --lead-s {site.signal_lead_s} --workers-per-node {asked.workers_per_node}"
     )
+    agent += f" --join-timeout-s {site.join_timeout_s:g}"
     if site.network_interface:
         agent += f" --interface {shlex.quote(site.network_interface)}"
     return Batch(
