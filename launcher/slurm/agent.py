@@ -64,7 +64,8 @@ def _lead(arguments: argparse.Namespace, root: Path, stay: Stay, meeting: Meetin
     agent = HeadAgent(root, driver, stay=stay, lead_s=arguments.lead_s, environment=environment)
     if _was_cancelled(arguments.after):
         return agent.decline(arguments.after)
-    meeting.open(Granted(nodes, per_node or int(os.environ.get("SLURM_GPUS_ON_NODE", 1)), arguments.interface))
+    workers = per_node or int(os.environ.get("SLURM_GPUS_ON_NODE", 1))
+    meeting.open(Granted(nodes, workers, arguments.interface, arguments.join_timeout_s))
     try:
         return agent.run(inbox)
     finally:
@@ -77,6 +78,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--lead-s", type=float, default=120.0, help="seconds before the time limit at which it is told")
     parser.add_argument("--workers-per-node", type=int, help="as many as there are GPUs when absent")
     parser.add_argument("--interface", help="network interface by which nodes talk; chosen by route when absent")
+    parser.add_argument("--join-timeout-s", type=float, default=300.0, help="seconds for all nodes to come together")
     parser.add_argument("--after", metavar="JOB", help="the job that this one follows; cancelled, it ends the chain")
     parser.add_argument("driver", nargs="*", help="the driver's command; `resolute resume RUN_DIR` when absent")
     return parser.parse_args()

@@ -105,6 +105,9 @@ class Profile(Section):
     """A directory on each node's own disk: `data.stage` of jobs that say nothing of it; `$VARIABLES` are the node's."""
     network_interface: Word | None = None
     """By which nodes talk to each other, such as ib0; the one of the default route when absent."""
+    join_timeout_s: Positive = 300
+    """For Ray to come up on the first node, and then for the others to join it: 10 s are usual, and minutes where
+    Python comes from a cold shared file system. A job whose nodes do not come together starts again, three times."""
 
     @field_validator("workers_per_node")
     @classmethod
