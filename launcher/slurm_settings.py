@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from launcher.doctor import Finding, Outcome
@@ -31,13 +31,31 @@ def parse_partition(text: str) -> dict[str, str]:
     return dict(re.findall(r"(\w+)=(\S*)", text))
 
 
-def judge_settings(config: Mapping[str, str], partition: Mapping[str, str], wishes: Wishes) -> list[Finding]:
-    """`partition` is the one that jobs go to; empty if that is not known."""
+def parse_qos(text: str) -> dict[str, str]:
+    """Of `sacctmgr show qos` for one QOS with the format GraceTime,PreemptMode; empty if there is none of that name.
+
+    Without a mode of its own a QOS has the cluster's.
+    """
+    grace, bar, mode = text.strip().partition("|")
+    return {"GraceTime": grace, "PreemptMode": "" if mode == "cluster" else mode.upper()} if bar else {}
+
+
+def by_qos(config: Mapping[str, str]) -> bool:
+    """Whether a job's QOS, rather than its partition, tells how it is preempted, and with which grace."""
+    return config.get("PreemptType") == "preempt/qos"
+
+
+def judge_settings(
+    config: Mapping[str, str], places: Sequence[Mapping[str, str]], wishes: Wishes, *, qos: Mapping[str, str]
+) -> list[Finding]:
+    """`places` are the partitions that jobs may go to, `qos` is what theirs says; empty if that is not known."""
+    preemption = [qos] if by_qos(config) else places or [{}]
+    judged = [finding for place in preemption for finding in _judge_preemption(config, place, wishes)]
     return [
         Finding("slurm", Outcome.OK, f"version {config.get('SLURM_VERSION', 'unknown')}"),
         _judge_proctrack(config.get("ProctrackType", "unknown")),
         _judge_kill_wait(config.get("KillWait", "")),
-        *_judge_preemption(config, partition, wishes),
+        *dict.fromkeys(judged),
         _judge_requeue(config.get("JobRequeue", ""), wishes),
     ]
 
@@ -75,11 +93,14 @@ def _judge_kill_wait(text: str) -> Finding:
     return Finding("KillWait", Outcome.OK, f"{seconds} s")
 
 
-def _judge_preemption(config: Mapping[str, str], partition: Mapping[str, str], wishes: Wishes) -> list[Finding]:
-    modes = partition.get("PreemptMode") or config.get("PreemptMode", "OFF")
+def _judge_preemption(config: Mapping[str, str], place: Mapping[str, str], wishes: Wishes) -> list[Finding]:
+    modes = place.get("PreemptMode") or config.get("PreemptMode", "OFF")
     if config.get("PreemptType", "preempt/none") == "preempt/none" or modes == "OFF":
         return [Finding("PreemptMode", Outcome.OK, "jobs are not preempted")]
-    grace = partition.get("GraceTime")
+    grace = place.get("GraceTime")
+    if grace is None and by_qos(config):
+        advice = "it is the QOS's: name qos in the profile, or look at sacctmgr show qos format=Name,GraceTime"
+        return [_judge_preempt_mode(modes), Finding("GraceTime", Outcome.WARNING, "not known", advice)]
     return [_judge_preempt_mode(modes), *([] if grace is None else [_judge_grace(_seconds(grace), wishes)])]
 
 
@@ -121,6 +142,9 @@ def _judge_requeue(setting: str, wishes: Wishes) -> Finding:
 
 
 def _seconds(text: str) -> int:
-    """Of "30 sec" and "30"; 0 for anything else."""
+    """Of "30 sec", "30" and "1-00:02:00"; 0 for anything else."""
+    if clock := re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", text):
+        days, hours, minutes, seconds = (int(part or 0) for part in clock.groups())
+        return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
     match = re.match(r"\d+", text)
     return int(match[0]) if match else 0

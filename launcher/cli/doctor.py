@@ -24,7 +24,15 @@ from launcher.host_facts import gather_host
 from launcher.paths import CheckpointName, RunPaths
 from launcher.slurm.commands import call
 from launcher.slurm.profile import Profile, load_profile
-from launcher.slurm_settings import Wishes, judge_interface, judge_settings, parse_config, parse_partition
+from launcher.slurm_settings import (
+    Wishes,
+    by_qos,
+    judge_interface,
+    judge_settings,
+    parse_config,
+    parse_partition,
+    parse_qos,
+)
 
 
 def doctor(
@@ -82,9 +90,26 @@ def examine_slurm(site: Profile | None) -> list[Finding]:
     if not answered:
         advice = "look on a login node, with Slurm's commands on the PATH"
         return [*findings, Finding("slurm", Outcome.WARNING, config.splitlines()[-1], advice)]
-    partition, missing = _partition(site.partition if site else None)
+    settings, names = parse_config(config), site.partition.split(",") if site and site.partition else [None]
+    partitions = [_partition(name) for name in names]
     wishes = Wishes(site.requeue, site.grace_s) if site else Wishes()
-    return [*findings, *missing, *judge_settings(parse_config(config), partition, wishes)]
+    return [
+        *findings,
+        *(finding for _, missing in partitions for finding in missing),
+        *judge_settings(
+            settings,
+            [partition for partition, _ in partitions if partition],
+            wishes,
+            qos=_qos(site.qos) if site and site.qos and by_qos(settings) else {},
+        ),
+    ]
+
+
+def _qos(name: str) -> dict[str, str]:
+    """How jobs of a QOS are preempted; empty where Slurm's accounting does not answer."""
+    form = "format=GraceTime,PreemptMode"
+    answered, told = call("sacctmgr", "--noheader", "--parsable2", "show", "qos", f"name={name}", form)
+    return parse_qos(told) if answered else {}
 
 
 def _partition(name: str | None) -> tuple[dict[str, str], list[Finding]]:

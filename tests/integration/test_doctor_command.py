@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from launcher.cli.doctor import examine_slurm
+from launcher.doctor import Outcome
 from launcher.host_facts import look_at_package
+from launcher.slurm.profile import Profile
 from tests.faults.commands import Commands, Ended
 from tests.integration.toy import write_job
 
@@ -54,6 +57,35 @@ def test_what_cannot_work_is_an_exit_code_of_1(tmp_path: Path) -> None:
     assert finding["found"].startswith("ib7 is not on this host, which has ")
     (slurm,) = (each for each in json.loads(doubted.out) if each["check"] == "slurm")
     assert (slurm["outcome"], slurm["advice"].split(",")[0]) == ("warning", "look on a login node")
+
+
+_SCONTROL = """#!/bin/sh
+case "$*" in
+"show config") echo "PreemptType = preempt/qos"; echo "PreemptMode = REQUEUE" ;;
+"show partition --oneliner gpu") echo "PartitionName=gpu GraceTime=0" ;;
+*) echo "slurm_load_partitions error: Invalid partition name specified" >&2; exit 1 ;;
+esac
+"""
+_SACCTMGR = """#!/bin/sh
+echo "$@" | grep -q "name=preemptible format=GraceTime,PreemptMode" && echo "00:02:00|cluster"
+"""
+
+
+def test_each_of_several_partitions_is_looked_up_and_a_qos_has_its_own_grace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By stand-ins for Slurm's commands, which answer as their manuals say."""
+    for name, text in (("scontrol", _SCONTROL), ("sacctmgr", _SACCTMGR)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    asked = {"partition": "gpu,gone", "qos": "preemptible", "grace_s": 120}
+    site = Profile.model_validate({"cpus_per_node": 2, "gpus_per_node": 1, "time_limit_minutes": 5, **asked})
+    findings = examine_slurm(site)
+    (missing,) = (finding for finding in findings if finding.check == "partition")
+    (grace,) = (finding for finding in findings if finding.check == "GraceTime")
+    assert missing.found == "gone: slurm_load_partitions error: Invalid partition name specified"
+    assert (grace.outcome, grace.found, grace.advice) == (Outcome.OK, "120 s", "")
 
 
 @pytest.mark.parametrize(

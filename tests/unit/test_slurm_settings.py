@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from launcher.doctor import Finding, Outcome
-from launcher.slurm_settings import Wishes, judge_interface, judge_settings, parse_config, parse_partition
+from launcher.slurm_settings import Wishes, judge_interface, judge_settings, parse_config, parse_partition, parse_qos
 
 CONFIG = """\
 Configuration data as of 2026-03-14T09:26:53
@@ -22,8 +22,11 @@ Slurmctld(primary) at n1 is UP
 PARTITION = "PartitionName=low AllowGroups=ALL Default=NO GraceTime=120 Hidden=NO PreemptMode=REQUEUE State=UP"
 
 
-def judge(wishes: Wishes | None = None, *, partition: str = PARTITION, **changes: str) -> dict[str, Finding]:
-    findings = judge_settings(parse_config(CONFIG) | changes, parse_partition(partition), wishes or Wishes())
+def judge(
+    wishes: Wishes | None = None, *, partition: str = PARTITION, qos: str = "", **changes: str
+) -> dict[str, Finding]:
+    config, partitions = parse_config(CONFIG) | changes, [parse_partition(partition)]
+    findings = judge_settings(config, partitions, wishes or Wishes(), qos=parse_qos(qos))
     return {finding.check: finding for finding in findings}
 
 
@@ -95,6 +98,41 @@ def test_the_grace_and_what_the_profile_says_of_it(
     finding = judge(Wishes(grace_s=told), partition=f"PreemptMode=REQUEUE GraceTime={grace}")["GraceTime"]
     assert finding.outcome is outcome
     assert finding.advice.startswith(advice)
+
+
+@pytest.mark.parametrize(
+    ("qos", "told", "outcome", "found"),
+    [
+        ("00:02:00|cluster\n", 120.0, Outcome.OK, "120 s"),
+        ("1-00:00:30|requeue\n", 120.0, Outcome.OK, "86430 s"),
+        ("00:01:00|requeue\n", 120.0, Outcome.WARNING, "60 s, and the profile says 120 s"),
+        ("", 120.0, Outcome.WARNING, "not known"),
+    ],
+)
+def test_where_a_qos_tells_how_jobs_are_preempted_its_grace_counts(
+    qos: str, told: float, outcome: Outcome, found: str
+) -> None:
+    finding = judge(
+        Wishes(grace_s=told), partition="GraceTime=0 PreemptMode=REQUEUE", qos=qos, PreemptType="preempt/qos"
+    )["GraceTime"]
+    assert (finding.outcome, finding.found) == (outcome, found)
+    assert "delete grace_s" not in finding.advice
+
+
+def test_a_qos_without_a_mode_of_its_own_has_the_clusters() -> None:
+    assert judge(qos="00:02:00|cluster", PreemptType="preempt/qos")["PreemptMode"].found == "REQUEUE"
+    assert judge(qos="00:02:00|cancel", PreemptType="preempt/qos")["PreemptMode"].found == "CANCEL"
+
+
+def test_of_several_partitions_each_is_judged_and_what_they_share_is_told_once() -> None:
+    places = [parse_partition(f"PreemptMode=REQUEUE GraceTime={grace}") for grace in (120, 20)]
+    findings = judge_settings(parse_config(CONFIG), places, Wishes(grace_s=60.0), qos={})
+    told = [(each.check, each.found) for each in findings if each.check in ("PreemptMode", "GraceTime")]
+    assert told == [
+        ("PreemptMode", "REQUEUE"),
+        ("GraceTime", "120 s"),
+        ("GraceTime", "20 s, and the profile says 60 s"),
+    ]
 
 
 @pytest.mark.parametrize(
