@@ -11,6 +11,19 @@ _GOING_ON = frozenset({"RUNNING", "SIGNALING", "CONFIGURING", "RESIZING", "SUSPE
 """States of a job that has its nodes and keeps them; Slurm shows what is being done to it in the place of RUNNING."""
 _EARLY = timedelta(seconds=90)
 """How much earlier than asked for Slurm may send the signal ahead of a time limit: 60 s by its manual."""
+_KILL_WAIT_S = 30.0
+"""Slurm's own, where nobody has set another."""
+_REQUEUED_WITHIN_S = 5.0
+"""For a busy controller to take a request to requeue."""
+_OUT_OF_REACH = (
+    "timed out",
+    "unable to contact slurm controller",
+    "connection refused",
+    "connection failure",
+    "zero bytes were transmitted",
+    "standby mode",
+    "munge",
+)
 
 
 @dataclass(frozen=True)
@@ -36,12 +49,14 @@ class Cause(str, Enum):
     REQUEUED = "requeued by Slurm"
     PREEMPTED = "preempted for good"
     CANCELLED = "cancelled by its user"
+    ENDED = "ended by Slurm"
     UNKNOWN = "unknown, as Slurm does not answer"
 
     @property
     def may_requeue(self) -> bool:
         """Whether the job's fate is still open, so that `scontrol requeue` undoes nobody's decision: it would bring
-        back a job that its user has cancelled, and one that Slurm has requeued itself needs none."""
+        back a job that its user has cancelled, and one that Slurm has requeued itself needs none. A job that Slurm
+        ends for any other reason is one that must not be requeued, or Slurm would have done it."""
         return self in _OPEN
 
 
@@ -82,7 +97,33 @@ def cause_of(job: JobView | None, *, restarts: int, lead_s: float, now: datetime
     # Within its grace a job can be cancelled, too; Slurm sets both times anew when it ends a preempted job itself.
     if job.state == "PREEMPTED" or (job.preempted_at is not None and job.preempted_at == job.ends_at):
         return Cause.PREEMPTED
-    return Cause.CANCELLED
+    cancelled = job.state == "CANCELLED" or (job.state == "COMPLETING" and job.reason == "None")
+    return Cause.CANCELLED if cancelled else Cause.ENDED
+
+
+def seconds_to_requeue(job: JobView, cause: Cause, *, kill_wait_s: float, now: datetime) -> float | None:
+    """How long a request to requeue may wait for a checkpoint; None while nothing ends the job.
+
+    After a preemption's grace Slurm would refuse it, and `kill_wait_s` after the time limit nobody is left to ask.
+    """
+    if job.ends_at is None or cause not in (Cause.PREEMPTION_AHEAD, Cause.TIME_LIMIT):
+        return None
+    left_s = (job.ends_at - now).total_seconds() + (kill_wait_s if cause is Cause.TIME_LIMIT else 0.0)
+    return max(0.0, left_s - min(_REQUEUED_WITHIN_S, left_s / 2))
+
+
+def parse_kill_wait(config: str) -> float:
+    """Seconds from Slurm's SIGTERM to its SIGKILL, of `scontrol show config`."""
+    found = re.search(r"^KillWait\s*=\s*(\d+)", config, re.MULTILINE)
+    return float(found[1]) if found else _KILL_WAIT_S
+
+
+def is_out_of_reach(words: str) -> bool:
+    """Whether what a command of Slurm's said, or what became of it, tells of a controller that has not been reached.
+
+    A request that timed out may have been heard all the same.
+    """
+    return any(phrase in words.lower() for phrase in _OUT_OF_REACH)
 
 
 def _time(text: str | None) -> datetime | None:

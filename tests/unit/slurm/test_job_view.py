@@ -6,7 +6,15 @@ from datetime import datetime
 
 import pytest
 
-from launcher.slurm.job_view import Cause, JobView, cause_of, parse_job
+from launcher.slurm.job_view import (
+    Cause,
+    JobView,
+    cause_of,
+    is_out_of_reach,
+    parse_job,
+    parse_kill_wait,
+    seconds_to_requeue,
+)
 
 NOW = datetime(2026, 11, 23, 16, 17, 0)
 
@@ -37,6 +45,11 @@ ENDS_LATE = "59:00"
         (answer("TIMEOUT", reason="TimeLimit", ends="17:00"), Cause.TIME_LIMIT),
         (answer("COMPLETING", ends="17:00"), Cause.CANCELLED),
         (answer("CANCELLED", ends="17:00"), Cause.CANCELLED),
+        (answer("CANCELLED", reason="Prolog", ends="17:00"), Cause.CANCELLED),
+        (answer("COMPLETING", reason="NodeDown", ends="17:00"), Cause.ENDED),
+        (answer("COMPLETING", reason="OutOfMemory", ends="17:00"), Cause.ENDED),
+        (answer("NODE_FAIL", ends="17:00"), Cause.ENDED),
+        (answer("COMPLETING", reason="NodeDown", restarts=1, ends="17:00"), Cause.REQUEUED),
         (answer("COMPLETING", preempted="16:55", ends="17:00"), Cause.CANCELLED),
         (answer("COMPLETING", preempted="17:00", ends="17:00"), Cause.PREEMPTED),
         (answer("PREEMPTED", preempted="17:00", ends="17:00"), Cause.PREEMPTED),
@@ -70,3 +83,48 @@ def test_a_job_without_a_time_limit_is_not_near_it() -> None:
 def test_what_a_scripts_arguments_say_is_no_field() -> None:
     said = answer("COMPLETING", ends="17:00") + " Command=/x.sbatch JobState=RUNNING PreemptTime=2026-11-23T16:17:00"
     assert cause_of(parse_job(said), restarts=0, lead_s=30, now=NOW) is Cause.CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("said", "cause", "left_s"),
+    [
+        (answer("RUNNING", preempted="16:59", ends="17:30"), Cause.PREEMPTION_AHEAD, 25.0),
+        (answer("RUNNING", preempted="16:59", ends="17:04"), Cause.PREEMPTION_AHEAD, 2.0),
+        (answer("RUNNING", preempted="16:30", ends="16:50"), Cause.PREEMPTION_AHEAD, 0.0),
+        (answer("COMPLETING", reason="TimeLimit", ends="16:55"), Cause.TIME_LIMIT, 10.0),
+        (answer("RUNNING", ends="18:30"), Cause.TIME_LIMIT_AHEAD, None),
+        (answer("RUNNING", ends=ENDS_LATE), Cause.ASKED, None),
+        ("JobState=RUNNING EndTime=Unknown", Cause.ASKED, None),
+    ],
+)
+def test_a_requeue_is_asked_for_seconds_before_slurm_would_refuse_it(
+    said: str, cause: Cause, left_s: float | None
+) -> None:
+    job = parse_job(said)
+    assert job is not None
+    assert seconds_to_requeue(job, cause, kill_wait_s=20, now=NOW) == left_s
+
+
+def test_the_time_from_sigterm_to_sigkill_is_slurms_or_its_default() -> None:
+    assert parse_kill_wait("JobRequeue              = 1\nKillWait                = 45 sec\nMaxNodes = 3") == 45
+    assert parse_kill_wait("Unable to contact slurm controller (connect failure)") == 30
+
+
+@pytest.mark.parametrize(
+    ("words", "out_of_reach"),
+    [
+        ("slurm_load_jobs error: Socket timed out on send/recv operation", True),
+        ("Unable to contact slurm controller (connect failure)", True),
+        ("Slurm backup controller in standby mode", True),
+        ("Zero Bytes were transmitted or received", True),
+        ("Command '['scontrol', 'requeue', '5']' timed out after 30.0 seconds", True),
+        ("connect: Connection refused", True),
+        ('error: Munge encode failed: Failed to access "/run/munge/munge.socket.2"', True),
+        ("Requested operation is presently disabled for job 5", False),
+        ("Job is pending execution", False),
+        ("Invalid job id specified", False),
+        ("Access/permission denied", False),
+    ],
+)
+def test_a_controller_out_of_reach_is_told_from_one_that_refuses(words: str, out_of_reach: bool) -> None:
+    assert is_out_of_reach(words) is out_of_reach
