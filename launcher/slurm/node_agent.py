@@ -8,12 +8,14 @@ import time
 from pathlib import Path
 
 from launcher.attempts import RunFailedError
+from launcher.event_log import EventLogError
 from launcher.executors.private_ray import joined_node
 from launcher.paths import RunPaths
 from launcher.slurm import records
 from launcher.slurm.inbox import Inbox
 from launcher.slurm.meeting import Answer, Invitation, Meeting
 from launcher.slurm.node import NetworkError, gpus_granted, own_address
+from launcher.slurm.node_loss import LossWatch
 from launcher.slurm.records import SlurmPaths, Stay
 
 _TICK_S = 1.0
@@ -35,12 +37,28 @@ class NodeAgent:
         self._not_before_s = 0.0
 
     def run(self, inbox: Inbox) -> int:
-        """Until the first node's agent is done, or another stay has begun; the exit code for Slurm."""
+        """Until the first node's agent is done, another stay has begun, or the job has lost this node; the exit code
+        for Slurm."""
+        losses = LossWatch(self._root, self._stay, number=self._number)
         with self._node:
-            while not records.is_over(records.read(SlurmPaths(self._root).attempts), self._stay):
-                self._follow(self._meeting.invitation())
+            while not self._is_over() and not losses.is_cast_out():
+                self._follow(self._invitation())
                 inbox.await_signal(within_s=_TICK_S)
         return 0
+
+    def _is_over(self) -> bool:
+        """Not as long as nobody can tell: what cannot be read now may be at the next look."""
+        try:
+            return records.is_over(records.read(SlurmPaths(self._root).attempts), self._stay)
+        except (OSError, EventLogError):
+            return False
+
+    def _invitation(self) -> Invitation | None:
+        """The one that stands; the one that it has followed as long as nobody can tell."""
+        try:
+            return self._meeting.invitation()
+        except OSError:
+            return self._joined
 
     def _follow(self, invitation: Invitation | None) -> None:
         """Be where the invitation says, and nowhere else."""
