@@ -21,10 +21,14 @@ from launcher.paths import RunPaths
 from launcher.plan import PlanError, feasible_world
 from launcher.run_setup import RunSetup
 from launcher.signals import stop_on_signal
+from launcher.slurm import commands
+from launcher.slurm.agent import this_stay
 from launcher.slurm.meeting import Granted, Invitation, Meeting, absent_nodes
 from launcher.slurm.node import gpus_granted, own_address
 
 _POLL_S = 0.25
+_SIGNALLED_WITHIN_S = 60.0
+"""After a requeue: one of Slurm's, to the agent, is the driver's soon."""
 
 
 class MeetingPlaceError(ValueError):
@@ -32,7 +36,8 @@ class MeetingPlaceError(ValueError):
 
 
 def run_across_nodes(setup: RunSetup, on_event: Callable[[Event], None], *, folder: Path) -> Stop | Done:
-    """Carry the plan out, and tell how it ended. A signal stops it at the lease's end.
+    """Carry the plan out, and tell how it ended. A signal stops it at the lease's end; for want of workers the job is
+    queued again.
 
     `folder` is the agents' meeting. Raises a worker's error if it is one of ours, RunFailedError, NotUpError, which
     names the nodes that have not joined if the job cannot do without them, or MeetingPlaceError.
@@ -52,7 +57,19 @@ def run_across_nodes(setup: RunSetup, on_event: Callable[[Event], None], *, fold
         stop_reasons=stop_reasons,
     )
     with stop_on_signal(stop_reasons.append):
-        return ray_run.carry_out(partial(_bring_up, setup, meeting, stop_reasons))
+        outcome = ray_run.carry_out(partial(_bring_up, setup, meeting, stop_reasons))
+        if isinstance(outcome, Stop) and not stop_reasons:
+            ask_for_other_nodes(this_stay().job_id, stop_reasons)
+    return outcome
+
+
+def ask_for_other_nodes(job_id: str, stop_reasons: Sequence[str]) -> None:
+    """Have the job queued again that has too few workers left, and wait for the signal that ends it; if Slurm refuses,
+    the run stays stopped."""
+    accepted, _ = commands.requeue(job_id)
+    deadline = time.monotonic() + _SIGNALLED_WITHIN_S
+    while accepted and not stop_reasons and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
 
 
 def require_locks(folder: Path) -> None:
