@@ -2,8 +2,8 @@
 
     srun ... python -m launcher.slurm.agent [OPTIONS] RUN_DIR [-- DRIVER ...]
 
-The first node's agent starts the driver (`resolute resume RUN_DIR` unless another is given) in a session of its own,
-so that no signal of Slurm's reaches it. On a signal it asks the driver to stop (SIGTERM to that process alone, and
+The first node's agent starts the driver (`resolute resume RUN_DIR --here` unless another is given) in a session of its
+own, so that no signal of Slurm's reaches it. On a signal it asks the driver to stop (SIGTERM to that process alone, and
 once), asks Slurm what the signal meant, and has the job queued again as soon as the driver's checkpoint is durable.
 What it does when is decided in `conduct.py`. The driver dies with it.
 
@@ -18,7 +18,11 @@ import os
 import sys
 from pathlib import Path
 
-from launcher.slurm import commands
+from launcher.event_log import EventLogError
+from launcher.run_directory import RunDirectoryError
+from launcher.slurm import commands, records
+from launcher.slurm.commands import SlurmError
+from launcher.slurm.conduct import Ending, Exit, after_predecessor
 from launcher.slurm.head_agent import HeadAgent
 from launcher.slurm.inbox import Inbox, open_inbox
 from launcher.slurm.meeting import VARIABLE, Granted, Meeting
@@ -27,7 +31,9 @@ from launcher.slurm.records import SlurmPaths, Stay
 
 
 def this_stay() -> Stay:
-    """The allocation that this process is part of."""
+    """The allocation that this process is part of. Raises SlurmError."""
+    if "SLURM_JOB_ID" not in os.environ:
+        raise SlurmError("this is no job of Slurm's, as SLURM_JOB_ID is not set: submit the run with `resolute submit`")
     job_id = os.environ.get("SLURM_ARRAY_JOB_ID", os.environ["SLURM_JOB_ID"])
     return Stay(_task_of(job_id), int(os.environ.get("SLURM_RESTART_COUNT", 0)))
 
@@ -38,38 +44,55 @@ def _task_of(job_id: str) -> str:
     return job_id if task is None else f"{job_id}_{task}"
 
 
-def _was_cancelled(job_id: str | None) -> bool:
-    job = commands.show_job(_task_of(job_id)) if job_id else None
-    return job is not None and job.state == "CANCELLED"
-
-
 def main() -> None:
-    arguments = _parse()
+    try:
+        sys.exit(_serve(_parse()))
+    except (SlurmError, RunDirectoryError, EventLogError, OSError) as error:
+        sys.exit(f"resolute: {error}")
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    """The exit code for Slurm."""
     root, stay, number = arguments.run_directory.absolute(), this_stay(), int(os.environ.get("SLURM_PROCID", 0))
     meeting = Meeting.of(root, stay)
     with open_inbox() as inbox:
         if number > 0:
-            sys.exit(NodeAgent(root, meeting, stay=stay, number=number).run(inbox))
+            return NodeAgent(root, meeting, stay=stay, number=number).run(inbox)
         print(f"resolute: what follows stands in {SlurmPaths(root).log}", flush=True)
-        sys.exit(_lead(arguments, root, stay, meeting, inbox))
+        return _lead(arguments, root, stay, meeting, inbox)
 
 
 def _lead(arguments: argparse.Namespace, root: Path, stay: Stay, meeting: Meeting, inbox: Inbox) -> int:
     """On the first node; the exit code for Slurm."""
-    nodes = _nodes()
     driver = arguments.driver or [sys.executable, "-m", "launcher", "resume", str(root), "--here", "--try-again"]
-    per_node = arguments.workers_per_node
-    # On a single node, too, where it is told how many workers one has: a range of nodes may have come down to that.
-    environment = {VARIABLE: str(meeting.folder)} if len(nodes) > 1 or per_node else {}
-    agent = HeadAgent(root, driver, stay=stay, lead_s=arguments.lead_s, environment=environment)
-    if _was_cancelled(arguments.after):
-        return agent.decline(arguments.after)
-    workers = per_node or int(os.environ.get("SLURM_GPUS_ON_NODE", 1))
-    meeting.open(Granted(nodes, workers, arguments.interface, arguments.join_timeout_s))
+    agent = HeadAgent(root, driver, stay=stay, lead_s=arguments.lead_s)
+    if arguments.after and (leave := _leave_chain(root, _task_of(arguments.after))):
+        return agent.decline(leave, after=arguments.after)
     try:
-        return agent.run(inbox)
+        return agent.run(inbox, environment=_convene(arguments, meeting))
+    except Exception as error:
+        agent.fail(error)
+        raise
     finally:
         meeting.close()
+
+
+def _convene(arguments: argparse.Namespace, meeting: Meeting) -> dict[str, str]:
+    """Open the meeting; environment variables by which the driver finds it. Raises SlurmError."""
+    nodes, per_node = _nodes(), arguments.workers_per_node
+    workers = per_node or int(os.environ.get("SLURM_GPUS_ON_NODE", 1))
+    meeting.open(Granted(nodes, workers, arguments.interface, arguments.join_timeout_s))
+    # On a single node, too, where it is told how many workers one has: a range of nodes may have come down to that.
+    return {VARIABLE: str(meeting.folder)} if len(nodes) > 1 or per_node else {}
+
+
+def _leave_chain(root: Path, predecessor: str) -> Exit | None:
+    """Whether this job has nothing to do, as the one before it tells, or Slurm of one cancelled in its queue."""
+    leave = after_predecessor(records.ending_of(records.read(SlurmPaths(root).attempts), predecessor))
+    if leave is None:
+        entry = commands.queue_entries([predecessor])[0].get(predecessor)
+        leave = after_predecessor(Ending.CANCELLED) if entry and entry.state == "CANCELLED" else None
+    return leave
 
 
 def _parse() -> argparse.Namespace:
@@ -80,14 +103,18 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--interface", help="network interface by which nodes talk; chosen by route when absent")
     parser.add_argument("--join-timeout-s", type=float, default=300.0, help="seconds for all nodes to come together")
     parser.add_argument("--after", metavar="JOB", help="the job that this one follows; cancelled, it ends the chain")
-    parser.add_argument("driver", nargs="*", help="the driver's command; `resolute resume RUN_DIR` when absent")
+    parser.add_argument("driver", nargs="*", help="the driver's command; `resolute resume RUN_DIR --here` when absent")
     return parser.parse_args()
 
 
 def _nodes() -> tuple[str, ...]:
-    """Of the allocation, in the order of their tasks."""
+    """Of the allocation, in the order of their tasks. Raises SlurmError."""
     succeeded, words = commands.call("scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"])
-    assert succeeded, words
+    if not succeeded:
+        raise SlurmError(
+            f"scontrol does not name the job's nodes: {words}; the agent needs scontrol, slurm.conf and the munge "
+            "socket: a container that it runs in must have all three bound into it"
+        )
     return tuple(words.split())
 
 

@@ -12,8 +12,8 @@ from launcher.slurm.job_view import Cause
 
 ATTEMPTS_WITHOUT_PROGRESS = 3
 """After so many in a row, within one Slurm job, it is given up."""
-DRIVER_DONE, DRIVER_STOPPED = 0, 3
-"""Exit codes of `resolute run` (launcher/cli/errors.py)."""
+DRIVER_DONE, DRIVER_STOPPED, DRIVER_NOT_UP = 0, 3, 4
+"""Exit codes of `resolute run` (launcher/cli/errors.py); the last: its nodes did not come together."""
 
 
 class Step(Enum):
@@ -37,6 +37,10 @@ class Ending(str, Enum):
     FAILED = "failed"
     GAVE_UP = "gave up"
     SUPERSEDED = "superseded"
+
+
+_END_OF_CHAIN = {Ending.DONE: DRIVER_DONE, Ending.CANCELLED: DRIVER_STOPPED, Ending.GAVE_UP: 1}
+"""After which no further job goes on, and their exit codes."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,13 @@ class Facts:
     saved: bool = False
     """Whether all work up to the stop is in a durable checkpoint."""
     requeued: bool | None = None
-    """Slurm's answer; None if it was not asked."""
+    """Slurm's answer; None if it was not asked, or could not be."""
+    last_call: bool = False
+    """If the job is to be queued again, Slurm has to be asked now, whatever is saved."""
+    unreached: bool = False
+    """Slurm could not be reached a moment ago, and is given a few seconds."""
+    given_up_on: bool = False
+    """Slurm has not been reached for minutes, in which no driver ran."""
     superseded: bool = False
     """A later start of the same run has taken over: this job's next allocation, or another job."""
     overdue: bool = False
@@ -94,9 +104,9 @@ def next_step(facts: Facts) -> Step | Exit | None:
     if facts.signalled:
         return Step.ASK
     if facts.cause is not None:
-        return Step.REQUEUE if _wants_requeue(facts) else _stopped(facts, facts.cause)
+        return _after_signal(facts, facts.cause)
     may_start = facts.attempts_in_vain < ATTEMPTS_WITHOUT_PROGRESS
-    if facts.exit_code is None or facts.exit_code < 0:
+    if facts.exit_code is None or facts.exit_code < 0 or facts.exit_code == DRIVER_NOT_UP:
         return Step.START if may_start else Exit(Ending.GAVE_UP, 1)
     return Exit(Ending.STOPPED if facts.exit_code == DRIVER_STOPPED else Ending.FAILED, facts.exit_code)
 
@@ -107,14 +117,28 @@ def _while_running(facts: Facts) -> Step | None:
     if facts.signalled:
         # Slurm may take its time to answer, and the grace may be short.
         return Step.ASK if facts.stop_sent else Step.STOP
-    if facts.saved and _wants_requeue(facts):
-        return Step.REQUEUE
+    if facts.cause is not None and _is_fate_open(facts, facts.cause):
+        step = _settle_fate(facts, facts.cause)
+        return step if step is Step.ASK or facts.saved or facts.last_call else None
     return None
 
 
-def _wants_requeue(facts: Facts) -> bool:
-    open_fate = facts.cause is not None and facts.cause.may_requeue and facts.requeued is None
-    return open_fate and facts.attempts_in_vain < ATTEMPTS_WITHOUT_PROGRESS
+def _after_signal(facts: Facts, cause: Cause) -> Step | Exit | None:
+    if facts.given_up_on or not _is_fate_open(facts, cause):
+        return _stopped(facts, cause)
+    return _settle_fate(facts, cause)
+
+
+def _is_fate_open(facts: Facts, cause: Cause) -> bool:
+    """Whether the job is to be queued again, as far as is known."""
+    may_requeue = cause.may_requeue or cause is Cause.UNKNOWN
+    return may_requeue and facts.requeued is None and facts.attempts_in_vain < ATTEMPTS_WITHOUT_PROGRESS
+
+
+def _settle_fate(facts: Facts, cause: Cause) -> Step | None:
+    if facts.unreached:
+        return None
+    return Step.ASK if cause is Cause.UNKNOWN else Step.REQUEUE
 
 
 def _stopped(facts: Facts, cause: Cause) -> Exit:
@@ -126,3 +150,10 @@ def _stopped(facts: Facts, cause: Cause) -> Exit:
     if cause.may_requeue and facts.attempts_in_vain >= ATTEMPTS_WITHOUT_PROGRESS:
         return Exit(Ending.GAVE_UP, 1)
     return Exit(Ending.STOPPED, DRIVER_STOPPED)
+
+
+def after_predecessor(ending: Ending | None) -> Exit | None:
+    """Whether a job leaves at once, as the one before it in its chain ended so that nothing may follow."""
+    if ending in _END_OF_CHAIN:
+        return Exit(ending, _END_OF_CHAIN[ending])
+    return None

@@ -13,16 +13,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import IO
 
 from launcher.durable import make_directory
+from launcher.event_log import EventLogError
 from launcher.ownership import State, state_of
 from launcher.paths import RunPaths, claim_number
 from launcher.run_directory import open_run_directory, read_owner
 from launcher.slurm import commands, records, time_left
-from launcher.slurm.conduct import DRIVER_STOPPED, Ending, Exit, Facts, Step, next_step
+from launcher.slurm.conduct import Ending, Exit, Facts, Step, next_step
 from launcher.slurm.inbox import Inbox
-from launcher.slurm.job_view import Cause, cause_of
+from launcher.slurm.job_view import Cause, cause_of, is_out_of_reach, parse_kill_wait, seconds_to_requeue
 from launcher.slurm.records import SlurmPaths, Stay
 from launcher.slurm.stop_watch import StopWatch
 
@@ -32,34 +32,48 @@ _STOPPED_WITHIN_S = 900.0
 """From the request to stop to the driver's end, where Slurm sets no earlier one: a lease, a save, Ray's end."""
 _HANDOVER_S = 10.0
 """For the driver of an earlier stay to end after this agent has shown itself in the records."""
+_REACHED_AGAIN_S = 5.0
+"""Between two tries to reach Slurm's controller."""
+_REACHED_WITHIN_S = 300.0
+"""For a controller that cannot be reached, once the driver has ended: the nodes wait for it in vain."""
+_DECLINED_FOR = {Ending.DONE: "was done", Ending.CANCELLED: "was cancelled", Ending.GAVE_UP: "gave up"}
 
 
 class HeadAgent:
     """The agent that starts the driver."""
 
-    def __init__(self, root: Path, driver: list[str], *, stay: Stay, lead_s: float, environment: Mapping[str, str]):
-        """`driver` is its command, `environment` what it is told besides."""
+    def __init__(self, root: Path, driver: list[str], *, stay: Stay, lead_s: float):
+        """`driver` is its command. Raises RunDirectoryError."""
         self._root = root
         self._paths = SlurmPaths(root)
         self._command = driver
-        self._environment = environment
+        self._environment: Mapping[str, str] = {}
         self._stay = stay
         self._lead_s = lead_s
         self._driver: subprocess.Popen[bytes] | None = None
-        self._stop: StopWatch | None = None
+        self._stop = StopWatch(RunPaths(root).events)
+        self._kill_wait_s = 0.0
+        self._asked_to_stop_at_s = self._reach_again_at_s = 0.0
+        self._ended_at_s = time.monotonic()
+        self._last_call_at_s: float | None = None
         self._records_seen = 0
         _make_run_directory(root)
         make_directory(self._paths.log.parent)
-        self._log: IO[bytes] = self._paths.log.open("ab", buffering=0)
         self._facts = Facts()
 
-    def run(self, inbox: Inbox) -> int:
-        """Lead the run until it is done, queued again or given up; the exit code for Slurm. `inbox` gives signals."""
+    def run(self, inbox: Inbox, *, environment: Mapping[str, str]) -> int:
+        """Lead the run until it is done, queued again or given up; the exit code for Slurm.
+
+        `inbox` gives signals, and `environment` is told to the driver besides this process's own.
+        """
+        self._environment = environment
         earlier = records.read(self._paths.attempts)
         self._facts = Facts(
             began_at=records.attempts_of(earlier, self._stay.job_id), position=records.newest_checkpoint(self._root)
         )
-        self._record("agent_started", nodes=os.environ.get("SLURM_JOB_NODELIST"), host=socket.gethostname())
+        # Without this line nobody knows that the directory is this agent's: an error here is one.
+        self._append("agent_started", nodes=os.environ.get("SLURM_JOB_NODELIST"), host=socket.gethostname())
+        self._kill_wait_s = parse_kill_wait(commands.call("scontrol", "show", "config")[1])
         self._await_predecessor()
         while not isinstance(step := next_step(self._facts), Exit):
             if step is None:
@@ -71,12 +85,19 @@ class HeadAgent:
             self._record("agent_ended", ending=step.ending.value, exit_code=step.code)
         return step.code
 
-    def decline(self, cancelled: str) -> int:
-        """Leave without a start: the job before this one in a chain was cancelled, and the run with it."""
-        self._say(f"Slurm job {cancelled} before this one was cancelled, so this one ends, too")
-        self._record("agent_started", nodes=os.environ.get("SLURM_JOB_NODELIST"), host=socket.gethostname())
-        self._record("agent_ended", ending=Ending.CANCELLED.value, exit_code=DRIVER_STOPPED)
-        return DRIVER_STOPPED
+    def decline(self, leave: Exit, *, after: str) -> int:
+        """Leave without a start, as the job `after` which this one follows ended; the exit code for Slurm.
+
+        It does not say that it has started: another job may be at work.
+        """
+        self._say(f"Slurm job {after} before this one {_DECLINED_FOR[leave.ending]}, so this one ends, too")
+        self._record("agent_ended", ending=leave.ending.value, exit_code=leave.code)
+        return leave.code
+
+    def fail(self, error: Exception) -> None:
+        """Say why this agent ends: the other nodes' agents have no other way to learn that it does."""
+        self._say(f"failed: {error}")
+        self._record("agent_ended", ending=Ending.FAILED.value, exit_code=1)
 
     def _carry_out(self, step: Step) -> None:
         match step:
@@ -99,15 +120,17 @@ class HeadAgent:
         origin = f"from {position}" if position else "from the beginning"
         self._say(f"--- attempt {attempt} of Slurm job {stay.job_id}, restart {stay.restarts}, on {nodes}, {origin}")
         self._record("driver_started", attempt=attempt, position=position)
-        self._driver = subprocess.Popen(
-            self._command,
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
-            start_new_session=True,
-            preexec_fn=_shield,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **self._environment, **self._end_of_job()},
-        )
+        self._stop = StopWatch(RunPaths(self._root).events)
+        with self._paths.log.open("ab") as log:
+            self._driver = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=_shield,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **self._environment, **self._end_of_job()},
+            )
         self._facts = replace(
             self._facts, running=True, exit_code=None, began_at=(*self._facts.began_at, position), stop_sent=False
         )
@@ -119,14 +142,15 @@ class HeadAgent:
 
     def _ask_driver_to_stop(self) -> None:
         assert self._driver is not None
-        self._stop = StopWatch(RunPaths(self._root).events)
         self._driver.send_signal(signal.SIGTERM)
+        self._asked_to_stop_at_s = time.monotonic()
         self._record("stop_asked")
         self._facts = replace(self._facts, stop_sent=True)
 
     def _ask_slurm(self) -> None:
         cause = self._cause()
-        self._say(f"signalled: {cause.value}")
+        if cause is not self._facts.cause:
+            self._say(f"signalled: {cause.value}")
         self._facts = replace(self._facts, signalled=False, cause=cause)
 
     def _requeue(self) -> None:
@@ -136,8 +160,14 @@ class HeadAgent:
             self._facts = replace(self._facts, cause=cause)
             return
         accepted, words = commands.requeue(self._stay.job_id)
-        self._say("queued again" if accepted else f"Slurm does not queue the job again: {words}")
         self._record("requeue_asked", accepted=accepted, answer=words, checkpoint=self._facts.position)
+        if not accepted and is_out_of_reach(words):
+            self._say(f"Slurm could not be asked to queue the job again: {words}")
+            self._put_off()
+            return
+        in_time = self._facts.saved or not self._facts.running
+        again = "queued again" if in_time else "queued again, as time is up, before all is saved"
+        self._say(again if accepted else f"Slurm does not queue the job again: {words}")
         self._facts = replace(self._facts, requeued=accepted)
 
     def _kill(self) -> None:
@@ -147,28 +177,52 @@ class HeadAgent:
         self._note_end(self._driver.wait())
 
     def _cause(self) -> Cause:
-        job = commands.show_job(self._stay.job_id)
-        cause = cause_of(job, restarts=self._stay.restarts, lead_s=self._lead_s, now=datetime.now())
+        job, now = commands.show_job(self._stay.job_id), datetime.now()
+        cause = cause_of(job, restarts=self._stay.restarts, lead_s=self._lead_s, now=now)
         self._record("slurm_asked", cause=cause.value, job=str(job))
+        if job is None:
+            self._put_off()
+        else:
+            left_s = seconds_to_requeue(job, cause, kill_wait_s=self._kill_wait_s, now=now)
+            self._last_call_at_s = None if left_s is None else time.monotonic() + left_s
         return cause
+
+    def _put_off(self) -> None:
+        self._reach_again_at_s = time.monotonic() + _REACHED_AGAIN_S
+        self._facts = replace(self._facts, unreached=True)
 
     def _observe(self, inbox: Inbox) -> None:
         """Wait until something has happened, and learn what."""
-        if inbox.await_signal(within_s=_TICK_S if self._stop is None else _STOPPING_TICK_S):
+        stopping = self._facts.stop_sent and self._facts.running
+        if inbox.await_signal(within_s=_STOPPING_TICK_S if stopping else _TICK_S):
             self._facts = replace(self._facts, signalled=True)
         if self._driver is not None and (code := self._driver.poll()) is not None:
             self._note_end(code)
-        if self._stop is not None and not self._facts.saved and self._stop.is_saved():
+        with contextlib.suppress(OSError, EventLogError):  # What cannot be read now may be at the next look.
+            self._look()
+        self._look_at_clock()
+
+    def _look(self) -> None:
+        if self._facts.stop_sent and not self._facts.saved and self._stop.is_saved():
             self._facts = replace(self._facts, saved=True, position=records.newest_checkpoint(self._root))
             self._say(f"saved up to {self._facts.position or 'the beginning'}")
-        overdue = self._stop is not None and self._stop.seconds > _STOPPED_WITHIN_S
-        self._facts = replace(self._facts, overdue=overdue, superseded=self._is_superseded())
+        self._facts = replace(self._facts, superseded=self._is_superseded())
+
+    def _look_at_clock(self) -> None:
+        now_s, facts = time.monotonic(), self._facts
+        self._facts = replace(
+            facts,
+            overdue=facts.stop_sent and now_s - self._asked_to_stop_at_s > _STOPPED_WITHIN_S,
+            unreached=facts.unreached and now_s < self._reach_again_at_s,
+            last_call=self._last_call_at_s is not None and now_s >= self._last_call_at_s,
+            given_up_on=not facts.running and now_s - self._ended_at_s > _REACHED_WITHIN_S,
+        )
 
     def _note_end(self, code: int) -> None:
-        self._driver = None
-        self._facts = replace(
-            self._facts, running=False, exit_code=code, position=records.newest_checkpoint(self._root)
-        )
+        self._driver, self._ended_at_s = None, time.monotonic()
+        self._facts = replace(self._facts, running=False, exit_code=code)
+        with contextlib.suppress(OSError):  # Then the one that was known before counts.
+            self._facts = replace(self._facts, position=records.newest_checkpoint(self._root))
         if not self._facts.superseded:
             self._record("driver_ended", exit_code=code, position=self._facts.position)
 
@@ -177,8 +231,9 @@ class HeadAgent:
         size = self._paths.attempts.stat().st_size
         if self._facts.superseded or size == self._records_seen:
             return self._facts.superseded
+        holder = records.holder(records.read(self._paths.attempts))
         self._records_seen = size
-        return records.holder(records.read(self._paths.attempts)) != self._stay
+        return holder not in (None, self._stay)
 
     def _await_predecessor(self) -> None:
         """Let the driver of an earlier stay end, whose agent sees that it is superseded: its node may live on without
@@ -191,11 +246,17 @@ class HeadAgent:
             time.sleep(_TICK_S / 4)
 
     def _record(self, event: str, **facts: object) -> None:
+        """Take down what no decision of this agent's rests on."""
+        with contextlib.suppress(OSError):  # A full disk must not keep the job from being queued again.
+            self._append(event, **facts)
+
+    def _append(self, event: str, **facts: object) -> None:
         records.append(self._paths.attempts, event, job_id=self._stay.job_id, restarts=self._stay.restarts, **facts)
 
     def _say(self, words: str) -> None:
         now = datetime.now().astimezone().isoformat(timespec="seconds")
-        self._log.write(f"{now} resolute agent: {words}\n".encode())
+        with contextlib.suppress(OSError), self._paths.log.open("ab", buffering=0) as log:
+            log.write(f"{now} resolute agent: {words}\n".encode())
 
 
 def _make_run_directory(root: Path) -> None:

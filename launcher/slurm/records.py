@@ -14,6 +14,8 @@ from launcher.durable import make_directory
 from launcher.event_log import EventLog, LoggedEvent, read_events
 from launcher.listing import names_among, told_checkpoints
 from launcher.paths import CheckpointName, RunPaths
+from launcher.slurm.conduct import Ending
+from launcher.slurm.job_view import Cause
 
 
 @dataclass(frozen=True)
@@ -79,10 +81,8 @@ def attempts_of(records: list[LoggedEvent], job_id: str) -> tuple[str, ...]:
 
 def holder(records: list[LoggedEvent]) -> Stay | None:
     """The stay whose agent started last: the only one that may run a driver."""
-    for line in reversed(records):
-        if line["event"] == "agent_started":
-            return Stay(line["job_id"], line["restarts"])
-    return None
+    begun = _stays(records, "agent_started")
+    return begun[-1] if begun else None
 
 
 def is_over(records: list[LoggedEvent], stay: Stay) -> bool:
@@ -91,8 +91,29 @@ def is_over(records: list[LoggedEvent], stay: Stay) -> bool:
     Not while it has yet to begin: other nodes' agents may be there before it, and what they find then is of the stay
     before, whose agent may have been killed without a word.
     """
-    agents = [line for line in records if line["event"] in ("agent_started", "agent_ended")]
-    stays = [Stay(line["job_id"], line["restarts"]) for line in agents]
-    if stay not in stays:
-        return any(each.job_id == stay.job_id and each.restarts > stay.restarts for each in stays)
-    return stays[-1] != stay or agents[-1]["event"] == "agent_ended"
+    if stay in _stays(records, "agent_ended"):
+        return True
+    begun = _stays(records, "agent_started")
+    if stay not in begun:
+        return any(each.job_id == stay.job_id and each.restarts > stay.restarts for each in begun)
+    return begun[-1] != stay
+
+
+def ending_of(records: list[LoggedEvent], job_id: str) -> Ending | None:
+    """How a job ended by what its last agent has told: also that it was cancelled, though it had no time to end.
+
+    None if they do not tell.
+    """
+    for line in reversed([line for line in records if line["job_id"] == job_id]):
+        match line["event"]:
+            case "agent_ended":
+                return Ending(line["ending"])
+            case "slurm_asked":
+                return Ending.CANCELLED if line["cause"] == Cause.CANCELLED.value else None
+            case "agent_started":
+                return None
+    return None
+
+
+def _stays(records: list[LoggedEvent], event: str) -> list[Stay]:
+    return [Stay(line["job_id"], line["restarts"]) for line in records if line["event"] == event]

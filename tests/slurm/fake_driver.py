@@ -39,6 +39,8 @@ def train(directory: RunDirectory, arguments: argparse.Namespace) -> int:
         samples, digest = saved["samples"], saved["digest"]
     reasons: list[str] = []
     with stop_on_signal(reasons.append):
+        while arguments.ready_once and not arguments.ready_once.exists():
+            time.sleep(0.1)
         events.append({"event": "workers_ready", "job_ends_at": job_ends_at()})
         while samples < arguments.samples and not reasons:
             time.sleep(arguments.step_s)
@@ -84,6 +86,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=100)
     parser.add_argument("--step-s", type=float, default=0.05)
     parser.add_argument("--end-once", type=Path, required=True, help="the last sample waits for this file")
+    parser.add_argument("--ready-once", type=Path, help="the start waits for this file, and heeds no stop meanwhile")
     parser.add_argument("--save-once", type=Path, help="the checkpoint of a stop waits for this file")
     parser.add_argument("--teardown-s", type=float, default=0.0, help="from the checkpoint of a stop to the end")
     parser.add_argument("--exit-code", type=int, help="do nothing but end so")

@@ -32,12 +32,22 @@ class FakeRun:
 
     @classmethod
     def submit(
-        cls, slurm: Cluster, root: Path, *sbatch: str, samples: int = 20, step_s: float = 0.05, driver: str = ""
+        cls,
+        slurm: Cluster,
+        root: Path,
+        *sbatch: str,
+        samples: int = 20,
+        step_s: float = 0.05,
+        agent: str = "",
+        driver: str = "",
     ) -> FakeRun:
-        """`sbatch` are options of sbatch, `driver` further ones of the fake driver. Two nodes unless told otherwise."""
+        """`sbatch` are options of sbatch, `agent` and `driver` further ones of the agent and the fake driver.
+
+        Two nodes unless told otherwise.
+        """
         python = shlex.quote(sys.executable)
         command = (
-            f"srun --kill-on-bad-exit=0 --wait=60 {python} -m launcher.slurm.agent {root} -- "
+            f"srun --kill-on-bad-exit=0 --wait=60 {python} -m launcher.slurm.agent {agent} {root} -- "
             f"{python} -m tests.slurm.fake_driver {root} --samples {samples} --step-s {step_s} "
             f"--end-once {_may_end(root)} {driver}"
         )
@@ -45,6 +55,12 @@ class FakeRun:
         printed = f"--output={root}.printed.txt"
         job_id = slurm.submit(*defaults, printed, "--open-mode=append", *sbatch, f"--wrap={command}")
         return cls(slurm, root, job_id, samples)
+
+    def follow(self, *sbatch: str) -> FakeRun:
+        """Submit the next job of the chain."""
+        after = self.job_id
+        dependency = f"--dependency=afterany:{after}"
+        return self.submit(self.slurm, self.root, dependency, *sbatch, samples=self.samples, agent=f"--after {after}")
 
     def records(self, event: str) -> list[LoggedEvent]:
         return [line for line in records.read(SlurmPaths(self.root).attempts) if line["event"] == event]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from launcher.cli import errors
 from launcher.slurm import conduct
-from launcher.slurm.conduct import Ending, Exit, Facts, Step, next_step
+from launcher.slurm.conduct import Ending, Exit, Facts, Step, after_predecessor, next_step
 from launcher.slurm.job_view import Cause
 
 A, B = "e00000-s000000100", "e00001-s000000000"
@@ -79,7 +79,7 @@ def test_a_run_that_was_done_when_the_signal_came_is_done() -> None:
         (Cause.CANCELLED, Exit(Ending.CANCELLED, 3)),
         (Cause.REQUEUED, Exit(Ending.REQUEUED, 0)),
         (Cause.PREEMPTED, Exit(Ending.STOPPED, 3)),
-        (Cause.UNKNOWN, Exit(Ending.STOPPED, 3)),
+        (Cause.ENDED, Exit(Ending.STOPPED, 3)),
     ],
 )
 def test_how_it_ends_tells_who_decided(cause: Cause, end: Exit) -> None:
@@ -95,6 +95,38 @@ def test_a_driver_that_was_killed_starts_again_in_place_until_three_attempts_wer
     assert next_step(ended(-9, position=A, began_at=(A,))) is Step.START
     assert next_step(ended(-9, position=A, began_at=(A, A))) is Step.START
     assert next_step(ended(-9, position=A, began_at=(A, A, A))) == Exit(Ending.GAVE_UP, 1)
+
+
+@pytest.mark.parametrize("cause", [cause for cause in Cause if cause.may_requeue])
+def test_when_time_is_up_it_is_queued_again_from_the_checkpoint_that_stands(cause: Cause) -> None:
+    assert next_step(stopping(cause, last_call=True)) is Step.REQUEUE
+    assert next_step(stopping(cause, last_call=True, requeued=True)) is None
+    assert next_step(stopping(cause, last_call=True, began_at=(B, B, B))) is None
+
+
+@pytest.mark.parametrize("cause", NEVER)
+def test_that_time_is_up_brings_back_nothing_that_others_have_ended(cause: Cause) -> None:
+    assert next_step(stopping(cause, last_call=True)) is not Step.REQUEUE
+
+
+def test_slurm_is_asked_again_until_it_answers_with_a_pause_after_each_try() -> None:
+    for facts in (stopping(Cause.UNKNOWN), ended(3, Cause.UNKNOWN)):
+        assert next_step(replace(facts, unreached=True)) is None
+        assert next_step(facts) is Step.ASK
+    assert next_step(ended(3, Cause.UNKNOWN, unreached=True, given_up_on=True)) == Exit(Ending.STOPPED, 3)
+
+
+def test_a_request_to_requeue_that_slurm_has_not_heard_is_made_again_after_a_pause() -> None:
+    for facts in (stopping(Cause.ASKED, saved=True), ended(3, Cause.ASKED)):
+        assert next_step(replace(facts, unreached=True)) is None
+        assert next_step(facts) is Step.REQUEUE
+    assert next_step(ended(3, Cause.ASKED, given_up_on=True)) == Exit(Ending.STOPPED, 3)
+
+
+def test_nodes_that_do_not_come_together_are_tried_again_in_place_until_three_attempts_were_in_vain() -> None:
+    assert next_step(ended(4, position=A, began_at=(A, A))) is Step.START
+    assert next_step(ended(4, position=A, began_at=(A, A, A))) == Exit(Ending.GAVE_UP, 1)
+    assert next_step(ended(4, Cause.ASKED)) is Step.REQUEUE
 
 
 @pytest.mark.parametrize("code", [1, 2, 5])
@@ -130,4 +162,14 @@ def test_a_driver_that_does_not_stop_is_ended_and_the_job_queued_again() -> None
 
 
 def test_exit_codes_are_those_of_the_command() -> None:
-    assert (conduct.DRIVER_DONE, conduct.DRIVER_STOPPED) == (errors.DONE, errors.STOPPED)
+    codes = (conduct.DRIVER_DONE, conduct.DRIVER_STOPPED, conduct.DRIVER_NOT_UP)
+    assert codes == (errors.DONE, errors.STOPPED, errors.NOT_UP)
+
+
+def test_a_chain_ends_where_nothing_may_follow_and_goes_on_after_everything_else() -> None:
+    assert {ending: leave.code for ending in Ending if (leave := after_predecessor(ending))} == {
+        Ending.DONE: 0,
+        Ending.CANCELLED: 3,
+        Ending.GAVE_UP: 1,
+    }
+    assert after_predecessor(None) is None
