@@ -119,7 +119,7 @@ def _explain(
     if ending is Ending.GAVE_UP:
         return "given up: several attempts in a row saved nothing new; see the log"
     if ending is Ending.FAILED:
-        return "the driver failed; see the log"
+        return "failed; see the log"
     causes = _causes_of_last_stay(own)
     if ending is Ending.STOPPED:
         return f"stopped: {causes[-1]}" if causes else "stopped by hand"

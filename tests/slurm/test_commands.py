@@ -164,17 +164,50 @@ def test_what_sbatch_refuses_is_told_in_its_words(resolute: Resolute) -> None:
     assert "invalid partition" in refused.stderr
 
 
-def test_the_plain_script_runs_a_job_too(slurm: Cluster, resolute: Resolute, tmp_path: Path) -> None:
-    """`sbatch slurm/resolute.sbatch RUN_DIR JOB`, with the environment's python."""
+@pytest.fixture
+def sbatch(slurm: Cluster, resolute: Resolute, tmp_path: Path) -> Callable[..., str]:
+    """`sbatch slurm/resolute.sbatch ARGUMENTS`, with the environment's python; the job's id."""
     python = Path(sys.executable).parent
     environment = {**slurm.environment, "PATH": f"{python}:{slurm.environment['PATH']}"}
-    job_id = slurm.run(
-        *("sbatch", "--parsable", f"--output={tmp_path / 'printed.txt'}", f"--chdir={tmp_path}"),
-        *(SCRIPT, "runs/f", "toy.yaml", "phases.0.epochs=1"),
-        env=environment,
-    )
+    options = (f"--output={tmp_path / 'printed.txt'}", f"--chdir={tmp_path}")
+
+    def call(*arguments: str) -> str:
+        return slurm.run("sbatch", "--parsable", *options, SCRIPT, *arguments, env=environment)
+
+    return call
+
+
+def test_the_plain_script_runs_a_job_too(slurm: Cluster, sbatch: Callable[..., str], tmp_path: Path) -> None:
+    job_id = sbatch("runs/f", "toy.yaml", "phases.0.epochs=1")
     slurm.await_job(job_id, "COMPLETED")
     assert (tmp_path / "runs" / "f" / "model.safetensors").is_file()
+
+
+def test_a_requeued_plain_script_goes_on_with_the_runs_own_job_and_answers_to_the_other_commands(
+    slurm: Cluster, resolute: Resolute, sbatch: Callable[..., str], tmp_path: Path
+) -> None:
+    job_id = sbatch("runs/h", "toy.yaml", *LONG)
+
+    def events(name: str) -> list[LoggedEvent]:
+        return [event for event in read(RunPaths(tmp_path / "runs" / "h").events) if event["event"] == name]
+
+    slurm.wait(lambda: events("epoch_trained"), bool, "an epoch")
+    (tmp_path / "toy.yaml").write_text("edited, and no job any more")
+    slurm.run("scontrol", "requeue", job_id)
+
+    def second() -> list[LoggedEvent]:
+        slurm.hurry(job_id)
+        return events("attempt_started")[1:]
+
+    (begun,) = slurm.wait(second, bool, "the second attempt")
+    assert begun["checkpoint"] is not None
+    (stands,) = standings(resolute, job_id)
+    assert (stands["state"], stands["restarts"], Path(stands["run"]).name) == ("RUNNING", 1, "h")
+    assert resolute("cancel", "runs/h").stdout == f"cancelled Slurm job {job_id}\n"
+    slurm.await_job(job_id, "CANCELLED")
+    assert "queued again" not in resolute("logs", "-f", "runs/h").stdout.splitlines()[-1]
+    assert "go on with: sbatch [OPTIONS] slurm/resolute.sbatch runs/h\n" in resolute("status", "h").stdout
+    assert "was not submitted by `resolute submit`" in resolute("resume", "runs/h", code=2).stderr
 
 
 def test_where_nothing_was_submitted_a_sentence_says_so(resolute: Resolute) -> None:

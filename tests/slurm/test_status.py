@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from launcher.slurm.profile import Profile
 from launcher.slurm.submissions import note_submission
@@ -15,12 +17,18 @@ PROFILE = Profile.model_validate({"cpus_per_node": 1, "workers_per_node": 1, "ti
 SLEEP = "--wrap=exec sleep 600"
 
 
-def status(folder: Path, environment: dict[str, str]) -> dict[str, str]:
-    """State by run, of all runs below a folder."""
+def told(folder: Path, environment: dict[str, str]) -> list[dict[str, Any]]:
+    """What status says, in JSON, of all runs below a folder."""
     command = [sys.executable, "-m", "launcher", "status", str(folder), "--format", "json"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return {Path(run["run"]).name: run["state"] for run in json.loads(done.stdout)}
+    runs: list[dict[str, Any]] = json.loads(done.stdout)
+    return runs
+
+
+def status(folder: Path, environment: dict[str, str]) -> dict[str, str]:
+    """State by run."""
+    return {Path(run["run"]).name: run["state"] for run in told(folder, environment)}
 
 
 def note(folder: Path, jobs: dict[str, str]) -> None:
@@ -63,8 +71,8 @@ def test_status_says_what_squeue_says_in_every_state(slurm: Cluster, tmp_path: P
     expected = {name: "PENDING" if name == "held" else name for name in jobs}
 
     def squeue() -> dict[str, str]:
-        told = slurm.run("squeue", "--noheader", "--states=all", "--format=%i %T").splitlines()
-        states = dict(line.split() for line in told)
+        lines = slurm.run("squeue", "--noheader", "--states=all", "--format=%i %T").splitlines()
+        states = dict(line.split() for line in lines)
         return {name: states[job_id] for name, job_id in jobs.items()}
 
     slurm.wait(squeue, lambda states: states == expected, f"{expected}")
@@ -77,12 +85,27 @@ def test_status_says_what_squeue_says_in_every_state(slurm: Cluster, tmp_path: P
     slurm.run("scancel", completing)
     note(tmp_path, {"completing": completing})
     jobs["completing"] = completing
-    before, told, _ = slurm.wait(
+    before, seen, _ = slurm.wait(
         lambda: (squeue(), status(tmp_path, slurm.environment), squeue()),
         lambda seen: seen[0] == seen[2],
         "the same states before and after",
     )
-    assert told == before
+    assert seen == before
+
+
+def test_a_running_job_is_not_said_to_be_over_while_the_controller_cannot_be_reached(
+    slurm: Cluster, tmp_path: Path
+) -> None:
+    job_id = slurm.submit(SLEEP)
+    slurm.await_job(job_id, "RUNNING")
+    note(tmp_path / "runs", {"a": job_id})
+    settings = re.sub(r"(?m)^SlurmctldPort=.*$", "SlurmctldPort=1", (slurm.root / "slurm.conf").read_text())
+    (tmp_path / "slurm.conf").write_text(f"{settings}\nMessageTimeout=2\n")
+    (run,) = told(tmp_path / "runs", {**slurm.environment, "SLURM_CONF": str(tmp_path / "slurm.conf")})
+    assert (run["state"], run["is_live"], run["resumable"]) == ("UNKNOWN", None, False)
+    assert "Unable to contact slurm controller" in run["trouble"]
+    (run,) = told(tmp_path / "runs", slurm.environment)
+    assert (run["state"], run["is_live"], run["trouble"]) == ("RUNNING", True, None)
 
 
 def test_a_job_that_only_accounting_remembers_has_the_state_that_sacct_tells(slurm: Cluster, tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_a_job_that_slurm_cannot_be_asked_about_may_live_and_is_not_resumable(
 
 def test_how_it_ended_is_told_without_slurm_too_and_nothing_is_resumed_yet() -> None:
     stands = standing("7", None, records("failed"), checkpoint="", trouble=DOWN)
-    assert (stands.state, stands.explanation) == ("FAILED", "the driver failed; see the log")
+    assert (stands.state, stands.explanation) == ("FAILED", "failed; see the log")
     assert (stands.is_live, stands.resumable) == (None, False)
 
 
