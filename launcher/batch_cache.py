@@ -1,10 +1,10 @@
-"""Batches that were found before, in the user's cache directory."""
+"""What earlier searches for batches have found, in the user's cache directory."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,8 @@ from launcher.durable import write_atomically
 
 
 @dataclass(frozen=True)
-class KnownBatch:
-    batch: int
-    memory_bytes: int
-    """What it takes in training."""
-    earlier: bool
-    """Whether it was found by an earlier search."""
-
-
-@dataclass(frozen=True)
 class BatchCache:
-    """A JSON file: what a batch depends on -> the batch. One that cannot be read or written is done without."""
+    """A JSON file: what a batch depends on -> figures by name. One that cannot be read or written is done without."""
 
     path: Path
 
@@ -33,20 +24,20 @@ class BatchCache:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         return cls(Path(home) / "resolute" / "batch-sizes.json")
 
-    def look_up(self, key: Mapping[str, Any]) -> KnownBatch | None:
-        match self._read().get(_text(key)):
-            case {"batch": int(batch), "memory_bytes": int(memory_bytes)} if batch > 0:
-                return KnownBatch(batch, memory_bytes, earlier=True)
-        return None
+    def look_up(self, key: Mapping[str, Any], *, figures: Collection[str]) -> dict[str, int] | None:
+        """The figures that an earlier search has kept; None unless each is there, and is a number above zero."""
+        kept = self._read().get(_text(key))
+        if not isinstance(kept, dict) or not all(type(kept.get(name)) is int and kept[name] > 0 for name in figures):
+            return None
+        return {name: kept[name] for name in figures}
 
-    def keep(self, key: Mapping[str, Any], batch: int, memory_bytes: int) -> KnownBatch:
-        entries = {**self._read(), _text(key): {"batch": batch, "memory_bytes": memory_bytes}}
+    def keep(self, key: Mapping[str, Any], figures: Mapping[str, int]) -> None:
+        entries = {**self._read(), _text(key): dict(figures)}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self.path, json.dumps(entries, indent=1) + "\n")
         except OSError:  # a home that is read-only, or full: the next run searches again
             pass
-        return KnownBatch(batch, memory_bytes, earlier=False)
 
     def _read(self) -> dict[str, Any]:
         try:

@@ -11,7 +11,7 @@ import json
 import os
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -157,15 +157,20 @@ def _find_on_gpu(request: Request, cache: BatchCache, device: torch.device) -> l
     for phase, resolution in open_phases(request.job).items():
         at_most = most_useful(request.job, phase, num_samples=request.num_samples)
         key = request.key(phase, device=properties.name, memory_bytes=properties.total_memory, at_most=at_most)
-        known = None if request.again else cache.look_up(key)
-        if known is None:
+        known = None if request.again else cache.look_up(key, figures=("batch", "memory_bytes"))
+        found = known
+        if found is None:
             trial = trial or Trial(request.job, num_classes=request.num_classes, device=device)
             batch = search(trial, phase, at_most=at_most)
             torch.cuda.reset_peak_memory_stats(device)
             trial.step(phase, batch)
-            known = cache.keep(key, batch, torch.cuda.max_memory_reserved(device))
+            found = {"batch": batch, "memory_bytes": torch.cuda.max_memory_reserved(device)}
+            cache.keep(key, found)
             trial.trainer.optimizer.zero_grad(set_to_none=True)
-        findings.append(Finding(phase, resolution, known.batch, known.memory_bytes, properties.name, known.earlier))
+        earlier = known is not None
+        findings.append(
+            Finding(phase, resolution, found["batch"], found["memory_bytes"], properties.name, earlier=earlier)
+        )
     return findings
 
 
@@ -181,40 +186,49 @@ def search(trial: Trial, phase: int, *, at_most: int) -> int:
 
 
 def _find_on_cpu(request: Request, cache: BatchCache) -> list[Finding]:
-    """By the area rule from what the largest size takes: a process that takes too much is killed, and tells nothing."""
+    """By the area rule from what the largest size takes: a process that takes too much is killed, and tells nothing.
+
+    What a sample takes is kept; how many of them fit is reckoned anew, as another day has another budget.
+    """
     sizes = open_phases(request.job)
     largest = max(sizes, key=lambda phase: sizes[phase])
     key = request.key(largest, device="cpu", memory_bytes=None, at_most=BASE_ON_CPU)
-    known = None if request.again else cache.look_up(key)
-    if known is None or known.memory_bytes > request.budget_bytes:
+    known = None if request.again else cache.look_up(key, figures=("bytes_per_sample", "other_bytes"))
+    found = known
+    if found is None:
         trial = Trial(request.job, num_classes=request.num_classes, device=torch.device("cpu"))
-        per_sample, rest = _measure(trial, largest)
-        affordable = (request.budget_bytes - rest) // per_sample
-        if affordable < 1:
-            raise BatchSizeError(
-                f"phases[{largest}].batch_per_worker: a sample of {sizes[largest]} px takes {per_sample / 1e6:,.0f} MB "
-                f"beside {rest / 1e6:,.0f} MB, of {request.budget_bytes / 1e6:,.0f} MB for each worker; "
-                "use fewer workers, a smaller model or size"
-            )
-        base = min(BASE_ON_CPU, affordable)
-        base = base // MULTIPLE * MULTIPLE or base
-        known = cache.keep(key, base, rest + base * per_sample)
+        found = _measure(trial, largest)
+        cache.keep(key, found)
+    base = _affordable(found, request.budget_bytes)
+    if base < 1:
+        raise BatchSizeError(
+            f"phases[{largest}].batch_per_worker: a sample of {sizes[largest]} px takes "
+            f"{found['bytes_per_sample'] / 1e6:,.0f} MB beside {found['other_bytes'] / 1e6:,.0f} MB, of "
+            f"{request.budget_bytes / 1e6:,.0f} MB for each worker; use fewer workers, a smaller model or size"
+        )
+    memory_bytes = found["other_bytes"] + base * found["bytes_per_sample"]
     findings = []
     for phase, resolution in sizes.items():
-        by_area = batch_by_area(resolution, base=known.batch, at=sizes[largest])
+        by_area = batch_by_area(resolution, base=base, at=sizes[largest])
         batch = min(by_area, most_useful(request.job, phase, num_samples=request.num_samples))
-        findings.append(Finding(phase, resolution, batch, known.memory_bytes, "cpu", known.earlier))
+        findings.append(Finding(phase, resolution, batch, memory_bytes, "cpu", earlier=known is not None))
     return findings
 
 
-def _measure(trial: Trial, phase: int) -> tuple[int, int]:
+def _affordable(found: Mapping[str, int], budget_bytes: int) -> int:
+    """Samples of the largest size that fit into the budget, up to BASE_ON_CPU; below 1 if none does."""
+    base = min(BASE_ON_CPU, (budget_bytes - found["other_bytes"]) // found["bytes_per_sample"])
+    return base // MULTIPLE * MULTIPLE or base
+
+
+def _measure(trial: Trial, phase: int) -> dict[str, int]:
     """Bytes that a sample takes, and that all else takes, by the process's peaks at two batches."""
     peaks = []
     for batch in (_SMALL, _LARGE):
         trial.step(phase, batch)
         peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
     per_sample = max(1, (peaks[1] - peaks[0]) // (_LARGE - _SMALL))
-    return per_sample, peaks[1] - _LARGE * per_sample
+    return {"bytes_per_sample": per_sample, "other_bytes": peaks[1] - _LARGE * per_sample}
 
 
 def main() -> None:

@@ -130,22 +130,39 @@ def test_another_model_or_precision_is_searched_anew(change: dict[str, Any], tmp
 
 
 @needs_no_gpu
-def test_a_smaller_budget_than_the_known_batch_takes_is_searched_anew_and_may_be_too_small(tmp_path: Path) -> None:
+def test_a_known_sample_is_reckoned_into_each_budget_anew_smaller_or_larger(tmp_path: Path) -> None:
     cache = BatchCache(tmp_path / "cache.json")
-    find(request_for(job_of(AUTO)), cache)
-    with pytest.raises(BatchSizeError, match="use fewer workers, a smaller model or size"):
-        find(request_for(job_of(AUTO), budget_bytes=1000), cache)
-
-
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"a": 1}'])
-def test_a_cache_that_says_nothing_sensible_is_done_without(content: str, tmp_path: Path) -> None:
-    cache = BatchCache(tmp_path / "cache.json")
-    cache.path.write_text(content)
-    assert cache.look_up({"a": 1}) is None
-    cache.keep({"a": 1}, 8, 100)
-    known = cache.look_up({"a": 1})
+    job, now = job_of(AUTO), []
+    key = request_for(job).key(0, device="cpu", memory_bytes=None, at_most=64)
+    find(request_for(job), cache)
+    known = cache.look_up(key, figures=("bytes_per_sample", "other_bytes"))
     assert known is not None
-    assert (known.batch, known.memory_bytes, known.earlier) == (8, 100, True)
+    for samples in (19, 1000, 3, 40):
+        budget = known["other_bytes"] + samples * known["bytes_per_sample"]
+        (found,) = find(request_for(job, budget_bytes=budget), cache)
+        assert found.earlier
+        assert found.memory_bytes == known["other_bytes"] + found.batch * known["bytes_per_sample"]
+        now.append(found.batch)
+    assert now == [16, 64, 3, 40]
+    with pytest.raises(BatchSizeError, match="use fewer workers, a smaller model or size"):
+        find(request_for(job, budget_bytes=1000), cache)
+
+
+@needs_no_gpu
+def test_what_a_former_version_kept_as_a_cpus_batch_is_measured_anew(tmp_path: Path) -> None:
+    cache, request = BatchCache(tmp_path / "cache.json"), request_for(job_of(AUTO))
+    cache.keep(request.key(0, device="cpu", memory_bytes=None, at_most=64), {"batch": 8, "memory_bytes": 1})
+    (found,) = find(request, cache)
+    assert (found.batch, found.earlier) == (64, False)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"a": 1}', '{"{\\"a\\": 1}": {"batch": 0, "memory_bytes": 1}}'])
+def test_a_cache_that_says_nothing_sensible_is_done_without(content: str, tmp_path: Path) -> None:
+    cache, names = BatchCache(tmp_path / "cache.json"), ("batch", "memory_bytes")
+    cache.path.write_text(content)
+    assert cache.look_up({"a": 1}, figures=names) is None
+    cache.keep({"a": 1}, {"batch": 8, "memory_bytes": 100})
+    assert cache.look_up({"a": 1}, figures=names) == {"batch": 8, "memory_bytes": 100}
 
 
 def test_a_search_leaves_its_process_and_is_kept_for_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
