@@ -31,6 +31,11 @@ class Allocation:
     gpus_per_node: int
 
     @property
+    def may_shrink(self) -> bool:
+        """Whether the job goes on when it loses a node other than the first."""
+        return self.min_nodes < self.max_nodes
+
+    @property
     def nodes(self) -> str:
         """As sbatch takes it."""
         return str(self.max_nodes) if self.min_nodes == self.max_nodes else f"{self.min_nodes}-{self.max_nodes}"
@@ -80,6 +85,7 @@ def sbatch_options(profile: Profile, asked: Allocation, *, name: str, run_direct
     options = {
         "signal": f"{profile.signal}@{profile.signal_lead_s}",
         "requeue" if profile.requeue else "no-requeue": True,
+        **({"no-kill": True} if asked.may_shrink else {}),
         **profile.sbatch_options,
     }
     return {
@@ -108,6 +114,7 @@ def sbatch_options(profile: Profile, asked: Allocation, *, name: str, run_direct
             # The agents end by themselves once the first one has; killed ones would hide its exit code.
             "--kill-on-bad-exit=0",
             f"--wait={_AGENTS_END_WITHIN_S}",
+            *(("--no-kill",) if asked.may_shrink else ()),
             *profile.srun_options,
         ],
         "additional_parameters": options,

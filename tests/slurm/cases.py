@@ -186,6 +186,10 @@ CASES = {
     "slurmd killed": Case(disturbances.slurmd_killed),
     "power cut of the head node": Case(disturbances.cut(0)),
     "power cut of the other node": Case(disturbances.cut(1)),
+    "power cut of the other node, elastic": Case(
+        disturbances.cut_and_gone_on_without, {"nodes": {"min": 1, "max": 2}}, restarts=0, same_world=False
+    ),
+    "power cut of the head node, elastic": Case(disturbances.cut(0), {"nodes": {"min": 1, "max": 2}}, same_world=False),
     "2 nodes, then 1, then 2": Case(
         disturbances.on_one_node_and_on_two_again, {"nodes": {"min": 1, "max": 2}}, restarts=2, same_world=False
     ),

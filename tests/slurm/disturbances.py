@@ -107,6 +107,14 @@ def cut(number: int) -> Callable[[Trial], Trial]:
     return disturb
 
 
+def cut_and_gone_on_without(trial: Trial) -> Trial:
+    """A power cut of the job's other node, which the job may do without."""
+    trial.slurm.ask("cut", trial.slurm.nodes_of(trial.job_id)[1])
+    trial.await_steps(10, after=1)
+    assert [attempt.plan.world_size for attempt in trial.attempts] == [4, 2]
+    return trial
+
+
 def on_one_node_and_on_two_again(trial: Trial) -> Trial:
     slurm = trial.slurm
     taken = f"NodeName={','.join(slurm.nodes[1:])}"

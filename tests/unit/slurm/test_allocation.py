@@ -84,6 +84,25 @@ def test_a_range_of_nodes_leaves_the_tasks_to_srun() -> None:
     assert "--ntasks-per-node=1" in options["srun_args"]
 
 
+@pytest.mark.parametrize(
+    ("keys", "workers", "goes_on"),
+    [
+        ({"nodes": {"min": 1, "max": 3}}, 1, True),
+        ({"nodes": {"min": 1, "max": 3}, "requeue": False}, 1, True),
+        ({}, {"min": 4, "max": 12}, True),
+        ({"nodes": 3}, 1, False),
+        ({}, {"min": 9, "max": 12}, False),
+    ],
+)
+def test_a_job_that_may_have_fewer_nodes_goes_on_when_it_loses_one(
+    keys: dict[str, object], workers: object, goes_on: bool
+) -> None:
+    site = profile(**keys)
+    options = sbatch_options(site, allocate(job(workers), site), name="x", run_directory="/x")
+    assert options["additional_parameters"].get("no-kill", False) is goes_on
+    assert ("--no-kill" in options["srun_args"]) is goes_on
+
+
 def test_where_requeues_are_forbidden_slurm_is_told() -> None:
     options = sbatch_options(profile(requeue=False), allocate(job(4), profile()), name="x", run_directory="/x")
     assert options["additional_parameters"] == {"no-requeue": True, "signal": "USR2@120"}
