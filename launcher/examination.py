@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -30,6 +31,21 @@ class Examination:
     replaced: list[DataError]
     rank: int = 0
     world_size: int = 1
+
+    @property
+    def batch(self) -> int:
+        """Images that a rank judges at once."""
+        most_of_a_rank = math.ceil(self.data.num_samples / self.world_size)
+        return max(1, min(self.settings.batch_per_worker, most_of_a_rank))
+
+    @torch.inference_mode()
+    def try_batch(self, model: nn.Module, resolution: int) -> None:
+        """Compute what `examine` computes for a batch, to see whether it can be done. Nothing is judged or drawn."""
+        model.eval()
+        shape = (self.batch, resolution, resolution, 3)
+        pixels = torch.zeros(shape, dtype=torch.uint8, device=next(model.parameters()).device)
+        with self.model_input.autocast():
+            model(self.model_input.normalise(pixels))
 
     @torch.inference_mode()
     def examine(self, model: nn.Module, resolution: int) -> Scores:

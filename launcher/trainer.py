@@ -69,6 +69,8 @@ class Trainer:
     average: AveragedModel | None
     """The weights' and buffers' moving average, if the job wants one."""
     feed: TrainingFeed
+    examination: Examination | None
+    """How models are judged; None without validation data."""
     steps_begun: int
     """In this process; tells a rank that works from one that is stuck."""
 
@@ -109,9 +111,9 @@ class Trainer:
         self._rates = Rates(model)
         self.feed = TrainingFeed(train_data, transfer, plan=plan, rank=rank)
         self._replaced: list[DataError] = []
-        self._examination = None
+        self.examination = None
         if val_data is not None:
-            self._examination = Examination(
+            self.examination = Examination(
                 val_data, transfer, task, self._input, evaluation, self._replaced, rank, plan.world_size
             )
 
@@ -236,9 +238,9 @@ class Trainer:
 
     def evaluate(self, resolution: int) -> Scores:
         """Judge every validation image once over all ranks: a collective."""
-        assert self._examination is not None
+        assert self.examination is not None
         self.synchronise_buffers()
-        return self._examination.examine(self.outcome, resolution)
+        return self.examination.examine(self.outcome, resolution)
 
     def synchronise_buffers(self) -> None:
         """Give every rank rank 0's buffers (BatchNorm statistics), as DistributedDataParallel does before each step."""

@@ -126,8 +126,8 @@ MUTATIONS = (
     Mutation(
         "each rank judges by its own norm statistics",
         "launcher/trainer.py",
-        "        assert self._examination is not None\n        self.synchronise_buffers()\n",
-        "        assert self._examination is not None\n",
+        "        assert self.examination is not None\n        self.synchronise_buffers()\n",
+        "        assert self.examination is not None\n",
         _RESUMED + "the_accuracies_that_are_told_are_those_of_the_weights_in_the_checkpoints",
     ),
     Mutation(

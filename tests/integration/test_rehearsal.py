@@ -32,9 +32,9 @@ def trainer(drawn: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iter
         yield _build_trainer(setup, Place.alone(), torch.float32, {}, stack)
 
 
-def sizes_seen(trainer: Trainer) -> list[tuple[int, ...]]:
+def sizes_seen(trainer: Trainer, model: nn.Module | None = None) -> list[tuple[int, ...]]:
     seen: list[tuple[int, ...]] = []
-    trainer.model.register_forward_pre_hook(lambda _model, inputs: seen.append(tuple(inputs[0].shape)))
+    (model or trainer.model).register_forward_pre_hook(lambda _model, inputs: seen.append(tuple(inputs[0].shape)))
     return seen
 
 
@@ -48,6 +48,38 @@ def test_on_a_resume_only_what_is_left_is_tried(trainer: Trainer) -> None:
     seen = sizes_seen(trainer)
     rehearse(trainer, trainer.plan.rows[4:])
     assert seen == [(16, 3, 24, 24)]
+
+
+@pytest.mark.parametrize(
+    ("trainer", "shape"),
+    [
+        ({}, (57, 3, 24, 24)),
+        ({"evaluation": {"resolution": 40, "batch_per_worker": 20}}, (20, 3, 40, 40)),
+    ],
+    indirect=["trainer"],
+    ids=["at the training size, all there is", "at a size of its own"],
+)
+def test_a_batch_of_the_largest_evaluation_is_tried_on_the_model_that_is_judged(
+    trainer: Trainer, shape: tuple[int, ...]
+) -> None:
+    seen = sizes_seen(trainer, trainer.outcome)
+    rehearse(trainer, trainer.plan.rows)
+    assert seen == [shape]
+
+
+def test_after_the_last_epoch_nothing_is_tried(trainer: Trainer) -> None:
+    seen, judged = sizes_seen(trainer), sizes_seen(trainer, trainer.outcome)
+    rehearse(trainer, [])
+    assert (seen, judged) == ([], [])
+
+
+def test_the_rehearsal_of_an_evaluation_changes_no_score_and_draws_nothing(trainer: Trainer) -> None:
+    before = trainer.evaluate(24)
+    drawn = torch.get_rng_state()
+    assert trainer.examination is not None
+    trainer.examination.try_batch(trainer.outcome, 24)
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert trainer.evaluate(24) == before
 
 
 @pytest.mark.parametrize(
@@ -87,6 +119,18 @@ def test_a_phase_that_does_not_fit_is_named_with_what_to_do(trainer: Trainer) ->
     assert isinstance(stem, nn.Sequential)
     stem.insert(0, Narrow(16 * 3 * 16 * 16))
     reason = r"phases\[2\]: 16 samples of 24 px at once .* rank 0's machine \(CUDA out of memory\); use a smaller"
+    with pytest.raises(RehearsalError, match=reason):
+        rehearse(trainer, trainer.plan.rows)
+
+
+@pytest.mark.parametrize("trainer", [{"evaluation": {"resolution": 48}}], indirect=True)
+def test_an_evaluation_that_does_not_fit_is_named_with_what_to_do(trainer: Trainer) -> None:
+    stem = trainer.outcome.get_submodule("stem")
+    assert isinstance(stem, nn.Sequential)
+    stem.insert(0, Narrow(16 * 3 * 24 * 24))
+    reason = (
+        r"evaluation: 57 images of 48 px .* rank 0's machine \(CUDA out of memory\); use a smaller evaluation.batch"
+    )
     with pytest.raises(RehearsalError, match=reason):
         rehearse(trainer, trainer.plan.rows)
 
