@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,11 @@ _WRAPPINGS = ("state_dict", "model", "model_state_dict", "module")
 """Keys under which training programs keep a model's state dict."""
 _PREFIXES = ("module.", "_orig_mod.")
 """What DistributedDataParallel and torch.compile put before each name."""
+_COUNTER = "num_batches_tracked"
+"""Of a batch norm; older files, torchvision's first ones among them, have none, and torch does without."""
+_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
+"""In torchvision's files of densenets: `norm.1.weight`, which its models call `norm1.weight`."""
 _NAMED = 3
-
-
-@dataclass(frozen=True)
-class Fit:
-    """How weights lie in a model: tensors under the model's own names, and the parameters that they leave fresh."""
-
-    tensors: dict[str, Tensor]
-    fresh: list[str]
 
 
 def start_from(model: nn.Module, config: Model) -> None:
@@ -40,20 +36,22 @@ def start_from(model: nn.Module, config: Model) -> None:
     """
     if config.pretrained is None and config.weights is None:
         return
-    fit = _fit(model, config)
-    missing, unexpected = model.load_state_dict(fit.tensors, strict=False)
-    assert not unexpected, unexpected
-    assert set(missing) == set(fit.fresh), missing
+    state = model.state_dict()  # rather than the tensors alone: mnasnet loads none without its version
+    state.update(_fitting(model, config))
+    model.load_state_dict(state)
 
 
 def check_weights(config: Model, *, num_classes: int) -> None:
     """Fetch or read what the job starts from, and hold it against the model. Raises ModelError."""
     if config.pretrained is not None or config.weights is not None:
-        _fit(on_meta(config, num_classes=num_classes), config)
+        _fitting(on_meta(config, num_classes=num_classes), config)
 
 
-def _fit(model: nn.Module, config: Model) -> Fit:
-    """Raises ModelError naming the first of the tensors that do not fit."""
+def _fitting(model: nn.Module, config: Model) -> dict[str, Tensor]:
+    """What the job starts from, under the model's own names, without a classifier of another shape.
+
+    Raises ModelError naming the first of the tensors that do not fit.
+    """
     source, given = (
         (f"model.weights: {config.weights}", _read(Path(config.weights)))
         if config.weights is not None
@@ -63,8 +61,8 @@ def _fit(model: nn.Module, config: Model) -> Fit:
     tensors = {_name_within(wanted, name): tensor for name, tensor in given.items()}
     fit_positions(model, tensors)
     replaceable = set(layers(model)[-1])
-    fresh = [name for name in replaceable & tensors.keys() if tensors[name].shape != wanted[name].shape]
-    problems = [f"has no {name}" for name in wanted if name not in tensors]
+    fresh = {name for name in replaceable & tensors.keys() if tensors[name].shape != wanted[name].shape}
+    problems = [f"has no {name}" for name in wanted if name not in tensors and not name.endswith(_COUNTER)]
     problems += [f"has {name}, which the model has not" for name in tensors if name not in wanted]
     problems += [
         f"has {name} of shape {tuple(tensors[name].shape)} instead of {tuple(tensor.shape)}"
@@ -74,13 +72,14 @@ def _fit(model: nn.Module, config: Model) -> Fit:
     if problems:
         more = f", and {len(problems) - _NAMED} mistakes more" if len(problems) > _NAMED else ""
         raise ModelError(f"{source} does not fit {config.name}: it {'; '.join(problems[:_NAMED])}{more}")
-    return Fit({name: tensor for name, tensor in tensors.items() if name not in fresh}, fresh)
+    return {name: tensor for name, tensor in tensors.items() if name not in fresh}
 
 
 def _name_within(wanted: Mapping[str, Tensor], name: str) -> str:
-    """A tensor's name in the model, where a wrapper had its own prefix, or the model has blurred convolutions."""
+    """A tensor's name in the model, where a wrapper had its own prefix, or the model's layers have other names."""
     for prefix in _PREFIXES:
         name = name.removeprefix(prefix)
+    name = _DENSE_LAYER.sub(r"\1\2", name)
     path, _, leaf = name.rpartition(".")
     blurred = f"{path}.convolution.{leaf}"
     return blurred if name not in wanted and blurred in wanted else name
