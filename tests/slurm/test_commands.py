@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from launcher.event_log import LoggedEvent
+from launcher.job_file import load_job
 from launcher.paths import RunPaths
 from launcher.slurm.profile import Profile
-from launcher.slurm.records import read
+from launcher.slurm.records import SlurmPaths, read
 from launcher.slurm.submissions import note_submission
 from tests.integration.toy import write_job
 from tests.slurm.cluster import Cluster
@@ -162,6 +163,33 @@ def test_what_sbatch_refuses_is_told_in_its_words(resolute: Resolute) -> None:
     refused = resolute("submit", "toy.yaml", "--profile", "site.yaml", "--set", "partition=absent", code=2)
     assert "resolute: sbatch refused the job: " in refused.stderr
     assert "invalid partition" in refused.stderr
+
+
+def test_a_job_whose_setup_fails_trains_nothing_and_tells_the_line(
+    slurm: Cluster, resolute: Resolute, submit: Callable[..., str], tmp_path: Path
+) -> None:
+    job_id = submit("--run-dir", "runs/k", "--set", "setup=[source absent/bin/activate]")
+    slurm.await_job(job_id, "FAILED")
+    assert "as this line of its setup failed: source absent/bin/activate\n" in resolute("logs", "runs/k").stderr
+    assert not SlurmPaths(tmp_path / "runs" / "k").attempts.exists()
+
+
+def test_in_a_container_with_its_own_python_a_job_finds_the_batches_that_are_left_open(
+    slurm: Cluster, submit: Callable[..., str], tmp_path: Path
+) -> None:
+    """A container is whatever command runs the rest; plain `python` is that of the environment set up for it."""
+    container = tmp_path / "container"
+    container.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/entered\nexec "$@"\n')
+    container.chmod(0o755)
+    setup = f"setup=[export PATH={Path(sys.executable).parent}:$PATH]"
+    settings = [f"container={container}", setup, f"environment.XDG_CACHE_HOME={tmp_path}"]
+    paths = RunPaths(tmp_path / "runs" / "l")
+    auto = ("phases.0.epochs=1", "phases.0.batch_per_worker=auto")
+    job_id = submit("--run-dir", "runs/l", *(f"--set={setting}" for setting in settings), *auto)
+    slurm.await_job(job_id, "COMPLETED")
+    assert (tmp_path / "entered").read_text().startswith("python -m launcher.slurm.agent ")
+    assert isinstance(load_job(str(paths.job)).phases[0].batch_per_worker, int)
+    assert paths.plan.is_file()
 
 
 @pytest.fixture
