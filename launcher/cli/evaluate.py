@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -63,17 +64,23 @@ def evaluate(
         if not 0 < crop_ratio <= 1:
             raise EvaluationError(f"--crop-ratio {crop_ratio:g}: is a share, more than 0 and at most 1")
         settings = settings.model_copy(update={"crop_ratio": crop_ratio})
-    wanted = _parse_sizes(sizes) if sizes else default_sizes(trained.train_resolution)
+    wanted = default_sizes(trained.train_resolution) if sizes is None else _parse_sizes(sizes)
+    judged_by = val_data(trained, data).absolute()
     say(console, f"{trained.job.name}: {trained.source.name}, trained at {trained.train_resolution} px at last")
     swept = sweep(
         trained,
-        val_data(trained, data),
+        judged_by,
         wanted,
         settings=settings,
         on_scores=lambda at: say(console, f"  {at.resolution} px: top-1 {at.scores.top1:.2%}"),
     )
     show_table(console, scores_table(swept))
-    kept = {"source": trained.source.name, "crop_ratio": settings.crop_ratio, "sizes": [at.to_json() for at in swept]}
+    kept = {
+        "source": trained.source.name,
+        "data": str(judged_by),
+        "crop_ratio": settings.crop_ratio,
+        "sizes": [at.to_json() for at in swept],
+    }
     write_atomically(paths.evaluation, json.dumps(kept, indent=1) + "\n")
     panel = Panel(
         "size in px",
@@ -103,7 +110,7 @@ def _parse_sizes(text: str) -> list[int]:
     words = [word.strip() for word in text.split(",")]
     if not all(word.isdecimal() and MIN_RESOLUTION_PX <= int(word) <= MAX_RESOLUTION_PX for word in words):
         rule = f"is not a list of sizes from {MIN_RESOLUTION_PX} to {MAX_RESOLUTION_PX} px, such as 128,160,192"
-        raise EvaluationError(f"--sizes {text}: {rule}")
+        raise EvaluationError(f"--sizes {shlex.quote(text)}: {rule}")
     return sorted({int(word) for word in words})
 
 

@@ -9,13 +9,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from launcher.cli.app import app
 from launcher.cli.evaluate import EvaluationError
 from launcher.event_log import read_events
+from launcher.job_file import load_job
 from launcher.paths import RunPaths
-from launcher.size_sweep import default_sizes
+from launcher.size_sweep import SweepError, batch_at, default_sizes, sweep
 from launcher.trained_model import TrainedModelError, load_trained
 from tests.integration.toy import JOB, write_job
 
@@ -46,6 +49,7 @@ def test_the_figures_at_the_runs_own_size_are_those_that_the_run_told(run: RunPa
     assert result.exit_code == 0
     kept = json.loads(run.evaluation.read_text())
     assert [at["resolution"] for at in kept["sizes"]] == [16, 24]
+    assert kept["data"] == load_job(str(run.job)).data.val
     at_24 = kept["sizes"][1]
     assert at_24 == {
         key: pytest.approx(told[key], rel=1e-6) for key in ("resolution", "samples", "top1", "top5", "loss")
@@ -94,6 +98,7 @@ def test_the_crop_ratio_may_be_another(run: RunPaths) -> None:
     ("options", "sentence"),
     [
         (["--sizes", "12,x"], "--sizes 12,x: is not a list of sizes"),
+        (["--sizes", ""], "--sizes '': is not a list of sizes"),
         (["--sizes", "4"], "from 8 to 4096 px"),
         (["--checkpoint", "e00009-s000000000"], "there are e00001-s000000000, e00002-s000000000 in"),
         (["--checkpoint", "../checkpoints/e00001-s000000000"], "there are e00001"),
@@ -104,6 +109,56 @@ def test_the_crop_ratio_may_be_another(run: RunPaths) -> None:
 def test_what_cannot_be_evaluated_is_told(options: list[str], sentence: str, finished: RunPaths) -> None:
     with pytest.raises(EvaluationError, match=sentence):
         invoke("evaluate", finished.root, *options)
+
+
+def test_data_with_more_classes_than_the_model_knows_are_refused(finished: RunPaths, tmp_path: Path) -> None:
+    num_classes = load_trained(finished).num_classes
+    for label in range(num_classes + 1):
+        path = tmp_path / "images" / f"{label:02}" / "0.png"
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(path)
+    assert invoke("data", "write", tmp_path / "images", tmp_path / "more.beton").exit_code == 0
+    sentence = (
+        f"more.beton holds label {num_classes}, and the model knows {num_classes} classes, 0 .. {num_classes - 1}"
+    )
+    with pytest.raises(SweepError, match=sentence):
+        invoke("evaluate", finished.root, "--sizes", "16", "--data", tmp_path / "more.beton")
+
+
+@pytest.mark.parametrize(
+    ("size", "batch"), [(8, 256), (160, 256), (161, 252), (320, 64), (1280, 4), (2560, 1), (4096, 1)]
+)
+def test_above_the_training_size_so_many_images_are_judged_at_once_as_take_the_same_memory(
+    size: int, batch: int
+) -> None:
+    assert batch_at(size, batch=256, trained_at=160) == batch
+
+
+def test_a_sweep_takes_fewer_images_at_larger_sizes_and_judges_each_of_them(
+    finished: RunPaths,
+) -> None:
+    seen: list[tuple[int, ...]] = []
+    trained = load_trained(finished)
+    trained.model.register_forward_pre_hook(lambda _model, inputs: seen.append(tuple(inputs[0].shape)))
+    assert trained.job.data.val is not None
+    small = trained.job.evaluation.model_copy(update={"batch_per_worker": 40})
+    swept = sweep(trained, Path(trained.job.data.val), [16, 32], settings=small)
+    assert [at.scores.samples for at in swept] == [57, 57]
+    assert [shape[0] for shape in seen if shape[2] == 16] == [40, 17]
+    assert [shape[0] for shape in seen if shape[2] == 32] == [10, 10, 10, 10, 10, 7]
+
+
+def test_a_size_that_does_not_fit_into_the_memory_is_named(finished: RunPaths) -> None:
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    trained = load_trained(finished)
+    trained.model.register_forward_pre_hook(fail)
+    assert trained.job.data.val is not None
+    with pytest.raises(
+        SweepError, match=r"32 px: 64 images of that size .* \(CUDA out of memory\); leave that size out"
+    ):
+        sweep(trained, Path(trained.job.data.val), [32], settings=trained.job.evaluation)
 
 
 def test_a_directory_without_a_run_or_a_model_is_told(run: RunPaths, tmp_path: Path) -> None:
