@@ -37,6 +37,9 @@ def test_preempted_it_ends_with_the_weights_of_an_undisturbed_run_that_was_besid
     """Neither is harmed by the other: one comes up beside a run that trains, and goes on when that has ended."""
     undisturbed = start("undisturbed")
     undisturbed.await_steps(1)
+    one, another = slurm.nodes_of(undisturbed.job_id)
+    # Local ranks are Ray's by address, and all nodes share one here.
+    assert undisturbed.attempts[0].nodes in ([one, one, another, another], [another, another, one, one])
     preempted = undisturbed.beside()
     preempted.await_steps(10)
     assert undisturbed.await_end() == "COMPLETED"

@@ -37,6 +37,15 @@ class WorkerTraces(Traces):
         return ledger.read_bytes().count(b"\n") if ledger.exists() else 0
 
     @property
+    def nodes(self) -> list[str]:
+        """On which of Slurm's each rank runs, in the order of ranks."""
+        files = sorted(self.folder.glob("rank*.node"), key=lambda path: int(path.stem.removeprefix("rank")))
+        return [path.read_text() for path in files]
+
+    def note_node(self, rank: int) -> None:
+        (self.folder / f"rank{rank}.node").write_text(os.environ["SLURMD_NODENAME"])
+
+    @property
     def first_step(self) -> Path:
         """As old as the first step's end."""
         return self.folder / "first_step"
@@ -53,6 +62,7 @@ def traced(work: Work) -> Work:
         rank = context.get_world_rank()
         traces = WorkerTraces(Path(os.environ[FOLDER]) / meeting_file.name)
         traces.folder.mkdir(parents=True, exist_ok=True)
+        traces.note_node(rank)
         if rank == 0:
             (traces.folder / "plan.pickle").write_bytes(pickle.dumps(setup.plan))
             traces.begin(setup.start, setup.plan.world_size)
