@@ -467,10 +467,15 @@ class Phase(Section):
     centre_crop: Fraction | None = None
     """Train on the centre crop of this share of the shorter side, as evaluations judge it, instead of random crops."""
     trainable: Trainable = "all"
-    """What learns: all, classifier, classifier_and_last_norm (FixRes), or a number: the classifier and so many of the
-    last blocks. All else is frozen, and computes as in evaluation."""
+    """What learns: all, classifier, classifier_and_last_norm, or a number: the classifier and so many of the last
+    blocks. All else is frozen, and computes as in evaluation, but for dropout right before a classifier.
+
+    classifier_and_last_norm is FixRes (Touvron et al. 2019, arXiv:1906.06423): dropout is off, too, and the last norm's
+    statistics follow its images. Its gain and bias learn here as well; the authors' code leaves these two as they are.
+    """
     norm: Norm | None = None
-    """What becomes of batch norms' statistics where this phase changes size or crop; the job's `norm` when absent."""
+    """What becomes of batch norms' statistics where this phase changes size or crop; the job's `norm` when absent.
+    Recalibration waits until all learns: frozen norms stay as they are, and others follow their images."""
 
     @field_validator("global_batch")
     @classmethod

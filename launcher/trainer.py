@@ -159,7 +159,7 @@ class Trainer:
         self._let_learn(spec)
         self._rates.set(dropout=spec.dropout, stochastic_depth=spec.stochastic_depth)
         self._replica.train()
-        set_training(self.model)
+        set_training(self.model, spec.trainable)
         if spec.norm_frozen:
             freeze(self.model)
 

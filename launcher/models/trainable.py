@@ -19,17 +19,26 @@ def let_learn(model: nn.Module, trainable: Trainable) -> None:
         parameter.requires_grad_(name in learning)
 
 
-def set_training(module: nn.Module) -> None:
+def set_training(model: nn.Module, trainable: Trainable) -> None:
     """Put what learns into training mode, and what is frozen into evaluation mode: its norms, dropout and depth.
 
-    A module without parameters goes with the one that it is part of.
+    For `classifier_and_last_norm` the last norm alone, as FixRes does: its network computes as it is judged.
     """
+    norm = last_norm(model) if trainable == "classifier_and_last_norm" else None
+    if norm is None:
+        _train_what_learns(model)
+    else:
+        model.eval().get_submodule(norm).train()
+
+
+def _train_what_learns(module: nn.Module) -> None:
+    """A module without parameters goes with the one that it is part of."""
     module.training = any(parameter.requires_grad for parameter in module.parameters())
     for child in module.children():
         if next(child.parameters(), None) is None:
             child.train(module.training)
         else:
-            set_training(child)
+            _train_what_learns(child)
 
 
 def check_trainable(config: Model, *, num_classes: int, by_phase: Iterable[Trainable]) -> None:

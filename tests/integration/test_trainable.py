@@ -8,6 +8,7 @@ from torch import nn
 
 from launcher.config import Model, Trainable
 from launcher.models import ModelError, build_model, check_trainable, let_learn, set_training
+from launcher.models.anatomy import last_norm
 
 DROPPING = Model(name="small_resnet", options={"width": 4, "blocks_per_stage": 1, "dropout": 0.5})
 
@@ -46,7 +47,7 @@ def test_what_is_thawed_learns_again() -> None:
 def test_frozen_parts_compute_as_in_evaluation_and_the_others_as_in_training() -> None:
     model = network()
     let_learn(model, 1)
-    set_training(model.train())
+    set_training(model.train(), 1)
     training = {name for name, module in model.named_modules() if module.training}
     assert {"", "classifier", "dropout", "blocks", "blocks.2", "blocks.2.bn1", "blocks.2.relu"} <= training
     assert not {name for name in training if name.startswith(("stem", "blocks.0", "blocks.1"))}
@@ -55,16 +56,25 @@ def test_frozen_parts_compute_as_in_evaluation_and_the_others_as_in_training() -
 def test_of_a_frozen_network_only_the_last_norms_statistics_follow_the_images() -> None:
     model = network()
     let_learn(model, "classifier_and_last_norm")
-    set_training(model.train())
+    set_training(model.train(), "classifier_and_last_norm")
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     model(torch.rand(4, 3, 16, 16))
     moved = {name for name, buffer in model.named_buffers() if not torch.equal(buffer, before[name])}
     assert moved == {f"blocks.2.bn2.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")}
 
 
+@pytest.mark.parametrize("config", [DROPPING, Model(name="mobilenet_v3_small")], ids=lambda config: config.name)
+def test_in_fixres_the_last_norm_alone_trains_and_nothing_is_dropped(config: Model) -> None:
+    model = build_model(config, num_classes=3, seed=0)
+    let_learn(model, "classifier_and_last_norm")
+    set_training(model.train(), "classifier_and_last_norm")
+    assert any(isinstance(module, nn.Dropout) for module in model.modules())
+    assert [name for name, module in model.named_modules() if module.training] == [last_norm(model)]
+
+
 def test_with_everything_learning_the_mode_is_that_of_train() -> None:
     model = network().eval()
-    set_training(model)
+    set_training(model, "all")
     assert all(module.training for module in model.modules())
 
 
