@@ -384,20 +384,26 @@ def _phase_rows(bare: Plan, index: int, first_epoch: int, cost: CostRule, streng
 
 
 def _with_norm_actions(rows: list[EpochSpec], norms: list[Norm]) -> list[EpochSpec]:
-    """The rows with what is done about norm statistics where images change; `norms` has a rule for each phase."""
+    """The rows with what is done about norm statistics where images change; `norms` has a rule for each phase.
+
+    Nothing is recalibrated where not all learns, as frozen norms would be estimated, too: that is owed until all does.
+    """
     acted = rows[:1]
     thawed = 0
+    owed = False
     for previous, row in pairwise(rows):
         batches = 0
-        if not row.same_images(previous):
+        all_learns, changed = row.trainable == "all", not row.same_images(previous)
+        if changed or (owed and all_learns):
             match norms[row.phase]:
                 case RecalibrateNorm(num_batches=num_batches):
                     wanted = num_batches or math.ceil(_SAMPLES_FOR_NORMS / row.global_batch)
-                    batches, thawed = min(wanted, row.steps), row.epoch
+                    batches, thawed = min(wanted, row.steps) * all_learns, row.epoch
                 case FreezeNorm(epochs=epochs):
                     thawed = row.epoch + epochs
                 case _:
                     thawed = row.epoch
+        owed = (owed or changed) and not all_learns
         acted.append(dataclasses.replace(row, recalibration_batches=batches, norm_frozen=row.epoch < thawed))
     return acted
 

@@ -241,6 +241,30 @@ def test_norm_statistics_are_seen_to_where_images_change(
     assert [row.norm_frozen for row in rows] == frozen
 
 
+@pytest.mark.parametrize(
+    ("trainable", "batches"),
+    [
+        (["all", "classifier_and_last_norm", "classifier_and_last_norm"], [0, 0, 0]),
+        (["all", 2, "all"], [0, 0, 12]),
+        (["classifier", "classifier", "all"], [0, 0, 12]),
+        (["all", "all", "classifier"], [0, 12, 0]),
+        (["classifier", "all", "all"], [0, 12, 0]),
+    ],
+    ids=str,
+)
+def test_frozen_norms_keep_their_statistics_until_all_learns_again(trainable: list[Any], batches: list[int]) -> None:
+    sizes = (16, 24, 24)
+    phases = [{"resolution": size, "trainable": part} for size, part in zip(sizes, trainable, strict=True)]
+    rows = make_plan(*phases, norm=RECALIBRATE).rows
+    assert [row.recalibration_batches for row in rows] == batches
+
+
+def test_norms_are_frozen_for_an_epoch_where_images_change_and_where_all_learns_again() -> None:
+    new: dict[str, Any] = {"resolution": 24}
+    rows = make_plan({}, {**new, "epochs": 2, "trainable": 2}, {**new, "epochs": 2}, norm={"kind": "freeze"}).rows
+    assert [row.norm_frozen for row in rows] == [False, True, False, True, False]
+
+
 @pytest.mark.parametrize(("global_batch", "batches"), [(256, 40), (4096, 3), (10_000, 1), (32, 313)])
 def test_norms_are_estimated_from_ten_thousand_samples_unless_the_job_says_otherwise(
     global_batch: int, batches: int
