@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 import torch
@@ -15,8 +22,13 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
 
 from launcher.cli.app import app
+from launcher.cli.errors import STOPPED, WRONG_INPUT
+from launcher.cli.evaluate import EvaluationError
 from launcher.cli.fixres import FixresError
+from launcher.event_log import read_events
+from launcher.job_file import load_job
 from launcher.paths import RunPaths
+from launcher.run_directory import open_run_directory
 
 JOB: dict[str, Any] = {
     "name": "small",
@@ -85,10 +97,64 @@ def test_the_same_command_goes_on_with_the_run_and_shows_the_table_again(trained
     assert first.output.splitlines()[-6:] == again.output.splitlines()[-6:]
 
 
-def test_a_run_that_is_not_finished_is_refused(trained: RunPaths, tmp_path: Path) -> None:
+def test_a_stopped_one_goes_on_by_the_same_command_and_shows_the_table(trained: RunPaths, tmp_path: Path) -> None:
+    fitted = RunPaths(tmp_path / "fitted")
+    arguments = ("fixres", trained.root, "--size", 32, "--epochs", 12, "--out", fitted.root)
+    command = [sys.executable, "-m", "launcher", *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        while process.poll() is None and "epoch_trained" not in names(fitted):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=120)
+    assert process.returncode == STOPPED, output
+    assert "or by the same command as now, which then shows the table, too" in output
+    assert not fitted.fixres.exists()
+
+    result = invoke(*arguments)
+    assert result.exit_code == 0
+    assert "before" in result.output
+    assert json.loads(fitted.fixres.read_text())["data"] == load_job(str(trained.job)).data.val
+    assert names(fitted).count("attempt_started") == 2
+
+
+def names(run: RunPaths) -> list[str]:
+    return [event["event"] for event in read_events(run.events)] if run.events.is_file() else []
+
+
+def test_a_run_that_is_not_finished_is_refused_with_what_to_do(trained: RunPaths, tmp_path: Path) -> None:
     kept = trained.model.rename(tmp_path / "model.safetensors")
     try:
-        with pytest.raises(FixresError, match="is not finished"):
+        with pytest.raises(FixresError, match=r"is not finished; `resolute resume .*` first"):
+            invoke("fixres", trained.root, "--size", 32)
+        with (
+            open_run_directory(trained.root),
+            pytest.raises(FixresError, match=f"process {os.getpid()} on .* is at it; give this command again"),
+        ):
             invoke("fixres", trained.root, "--size", 32)
     finally:
         kept.rename(trained.model)
+
+
+@pytest.mark.parametrize("rate", ["0", "-1", "nan", "inf"])
+def test_a_learning_rate_that_is_none_is_refused_in_a_sentence(rate: str, trained: RunPaths) -> None:
+    with pytest.raises(FixresError, match=f"--lr {rate}: is a learning rate, a number above 0; 0.008 when absent"):
+        invoke("fixres", trained.root, "--size", 32, "--lr", rate)
+
+
+@pytest.mark.parametrize(("option", "other"), [("--epochs", "--size"), ("--size", "--epochs")])
+def test_no_epochs_and_no_pixels_are_wrong_input(option: str, other: str, trained: RunPaths) -> None:
+    result = invoke("fixres", trained.root, option, 0, other, 32)
+    assert result.exit_code == WRONG_INPUT
+    assert f"Invalid value for '{option}'" in click.unstyle(result.output)
+
+
+def test_a_job_without_validation_data_is_given_some(trained: RunPaths, tmp_path: Path) -> None:
+    blind = RunPaths(Path(shutil.copytree(trained.root, tmp_path / "blind")))
+    job = yaml.safe_load(blind.job.read_text())
+    val = job["data"].pop("val")
+    blind.job.write_text(yaml.safe_dump(job))
+    arguments = ("fixres", blind.root, "--size", 32, "--epochs", 1)
+    with pytest.raises(EvaluationError, match=r"no data.val; give the data to judge by as --data"):
+        invoke(*arguments)
+    assert invoke(*arguments, "--data", val).exit_code == 0
+    assert json.loads(RunPaths(tmp_path / "blind-fixres-32").fixres.read_text())["data"] == val
