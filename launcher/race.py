@@ -226,7 +226,7 @@ class TimeTo:
 def times_to(courses: Sequence[Course]) -> list[TimeTo]:
     """For every step of accuracy that somebody reached with all seeds."""
     told: list[TimeTo] = []
-    best = max(point.top1 for leg in courses for point in leg.points)
+    best = max((point.top1 for leg in courses for point in leg.points), default=0.0)
     for number in range(1, int(best / _STEP + 1e-9) + 1):
         top1 = number * _STEP
         seconds = {name: _mean_time(legs, top1) for name, legs in by_name(courses).items()}

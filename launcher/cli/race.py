@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -12,8 +13,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from launcher.attempts import NotUpError, RunFailedError
 from launcher.cli.batch_size import settle
 from launcher.cli.console import say, show_table
+from launcher.cli.errors import FAILED
 from launcher.cli.plan import JobArgument, OverridesArgument
 from launcher.cli.run import ModeOption, WorkersOption, carry_out, flags
 from launcher.config import JobConfig
@@ -70,7 +73,8 @@ def race(
     """Run a job and its twin, which trains at the last size throughout, and compare them.
 
     One after the other on the same workers, with the same seeds, global batches and learning rates. A table and a plot
-    of accuracy over time and over cost, and the time to each accuracy. Stopped, the same command goes on.
+    of accuracy over time and over cost, and the time to each accuracy. Stopped, the same command goes on. A leg that
+    fails, as by diverging, is told and left out, and the others run all the same; the exit code is 1 then.
 
     Examples:
 
@@ -84,14 +88,20 @@ def race(
     console = Console()
     root = (run_dir or Path("runs") / f"{config.name}-race").absolute()
     contestants = _contestants(config, source=job, root=root, console=console, equal_cost=equal_cost)
-    courses = []
+    courses: list[Course] = []
+    failed: dict[str, str] = {}
     for seed in range(config.seed, config.seed + seeds):
         for contestant in contestants:
             leg = RunPaths(root / f"{contestant.name}-seed{seed}")
             say(console, f"\nleg {leg.root.name} of {len(contestants) * seeds}")
-            _run_leg(contestant.job.model_copy(update={"seed": seed}), job, leg, console)
+            failure = _run_leg(contestant.job.model_copy(update={"seed": seed}), job, leg, console)
+            if failure is not None:
+                failed[leg.root.name] = failure
+                continue
             courses.append(course(read_events(leg.events), contestant.plan, name=contestant.name, seed=seed))
-    _conclude(courses, root, title=config.name, console=console)
+    _conclude(courses, failed, root, title=config.name, console=console)
+    if failed:
+        raise typer.Exit(FAILED)
 
 
 def _contestants(config: JobConfig, *, source: str, root: Path, console: Console, equal_cost: bool) -> list[Contestant]:
@@ -119,31 +129,45 @@ def _contestants(config: JobConfig, *, source: str, root: Path, console: Console
     return contestants
 
 
-def _run_leg(job: JobConfig, source: str, leg: RunPaths, console: Console) -> None:
+def _run_leg(job: JobConfig, source: str, leg: RunPaths, console: Console) -> str | None:
+    """Carry a leg out; why it failed, if that is its own affair. What would befall any leg is raised."""
+    from launcher.trainer import NonFiniteLossError
+
     try:
         carry_out(job, source=source, root=leg.root)
     except typer.Exit:
         say(console, "the race goes on by the same command")
         raise
+    except NotUpError:
+        raise
+    except (NonFiniteLossError, RunFailedError) as error:
+        say(console, f"{leg.root.name} failed: {error}")
+        return str(error)
+    return None
 
 
-def _conclude(courses: list[Course], root: Path, *, title: str, console: Console) -> None:
-    told, times, jumps = standings(courses), times_to(courses), mean_jumps(by_name(courses)[PROGRESSIVE])
+def _conclude(courses: list[Course], failed: dict[str, str], root: Path, *, title: str, console: Console) -> None:
+    told, times, jumps = standings(courses), times_to(courses), mean_jumps(by_name(courses).get(PROGRESSIVE, []))
     say(console, "")
-    show_table(console, _standings_table(told))
-    show_table(console, _times_table(times, [standing.name for standing in told]))
-    show_table(console, _jumps_table(jumps))
+    show_table(console, _standings_table(told, failed))
+    if courses:
+        show_table(console, _times_table(times, [standing.name for standing in told]))
+        show_table(console, _jumps_table(jumps))
+    for leg, failure in failed.items():
+        say(console, f"{leg} failed: {failure}")
     kept = {
         "standings": [asdict(standing) for standing in told],
         "times": [asdict(time) for time in times],
         "courses": [leg.to_json() for leg in courses],
+        "failed": failed,
     }
     write_atomically(root / "race.json", json.dumps(kept, indent=1) + "\n")
     panels = [
         Panel(axis, "top-1 in %", [_curve(name, legs, at) for name, legs in by_name(courses).items()])
         for axis, at in (("seconds of training", "seconds"), ("cost of training, in epochs at the last size", "cost"))
     ]
-    try_to_draw(root / "race.png", panels, title=title, tell=lambda line: say(console, line))
+    if courses:
+        try_to_draw(root / "race.png", panels, title=title, tell=lambda line: say(console, line))
 
 
 def _curve(name: str, legs: list[Course], at: str) -> Curve:
@@ -166,18 +190,20 @@ def _table(*headings: str) -> Table:
     return table
 
 
-def _standings_table(told: list[Standing]) -> Table:
+def _standings_table(told: list[Standing], failed: Collection[str]) -> Table:
     table = _table("", "seeds", "top-1", "training", "of\nfixed", "cost")
-    fixed = next(standing for standing in told if standing.name == FIXED)
+    fixed = next((standing.seconds.mean for standing in told if standing.name == FIXED), None)
     for standing in told:
         table.add_row(
             standing.name,
             str(standing.seeds),
             _spread(standing.top1, 100, "%"),
             _spread(standing.seconds, 1, "s"),
-            f"{standing.seconds.mean / fixed.seconds.mean:.0%}",
+            f"{standing.seconds.mean / fixed:.0%}" if fixed else "-",
             f"{standing.cost:.2f}",
         )
+    for leg in failed:
+        table.add_row(leg, "-", "failed", "-", "-", "-")
     return table
 
 
@@ -189,7 +215,7 @@ def _spread(spread: Spread, factor: float, unit: str) -> str:
 def _times_table(times: list[TimeTo], names: list[str]) -> Table:
     table = _table("time to\ntop-1", *names, "progressive\nof fixed")
     for time in times:
-        ours, theirs = time.seconds[PROGRESSIVE], time.seconds[FIXED]
+        ours, theirs = time.seconds.get(PROGRESSIVE), time.seconds.get(FIXED)
         share = f"{ours / theirs:.0%}" if ours is not None and theirs is not None else "-"
         cells = ("-" if (value := time.seconds[name]) is None else f"{value:,.1f} s" for name in names)
         table.add_row(f"{time.top1:.0%}", *cells, share)

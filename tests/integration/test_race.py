@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from launcher.cli.app import app
+from launcher.cli.errors import FAILED
 from launcher.cli.race import RaceError
 from launcher.event_log import read_events
 from launcher.job_file import load_job
@@ -55,6 +56,26 @@ def test_the_courses_are_drawn(drawn: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     invoke("race", write_job(tmp_path, drawn, phases=PHASES), "--run-dir", tmp_path / "race")
     assert (tmp_path / "race" / "race.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_leg_that_diverges_is_told_and_the_others_race_on(drawn: Path, tmp_path: Path) -> None:
+    # Norms that are held still do not bear such a rate; the twin, whose size never changes, holds none.
+    phases = [PHASES[0], {**PHASES[1], "epochs": 2, "norm": {"kind": "freeze", "epochs": 2}}]
+    job = write_job(tmp_path, drawn, phases=phases, learning_rate={"base": 5.0, "base_batch": 32})
+    result = invoke("race", job, "--run-dir", tmp_path / "race")
+    assert result.exit_code == FAILED
+    told = json.loads((tmp_path / "race" / "race.json").read_text())
+    assert list(told["failed"]) == ["progressive-seed3"]
+    assert "of epoch 2 on rank 0" in told["failed"]["progressive-seed3"]
+    assert [standing["name"] for standing in told["standings"]] == ["fixed"]
+    assert "progressive-seed3 failed: the loss is nan" in result.output.replace("inf", "nan")
+
+
+def test_a_race_whose_legs_all_diverge_comes_to_an_end(drawn: Path, tmp_path: Path) -> None:
+    job = write_job(tmp_path, drawn, phases=PHASES, learning_rate={"base": 1e20, "base_batch": 32})
+    result = invoke("race", job, "--run-dir", tmp_path / "race")
+    assert result.exit_code == FAILED
+    assert len(json.loads((tmp_path / "race" / "race.json").read_text())["failed"]) == 2
 
 
 def test_a_job_of_one_size_or_without_validation_has_nothing_to_race(drawn: Path, tmp_path: Path) -> None:

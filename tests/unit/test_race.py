@@ -143,6 +143,10 @@ def test_times_to_an_accuracy_are_means_over_seeds_that_all_reached_it() -> None
     assert told == {0.05: {"a": 2, "b": 7}, 0.1: {"a": 2.5, "b": 7}}
 
 
+def test_a_race_that_nobody_finished_comes_to_nothing() -> None:
+    assert (standings([]), times_to([]), mean_jumps([])) == ([], [], [])
+
+
 def test_standings_tell_the_spread_over_seeds() -> None:
     first, second = standings([leg("a", (1, 0.5)), leg("b", (2, 0.5)), leg("a", (3, 0.7), seed=1)])
     assert (first.name, first.seeds, first.seconds.mean) == ("a", 2, 2)
