@@ -121,12 +121,21 @@ def plan_reading(plan: Plan, card: Card) -> list[EpochReading]:
     reading = []
     first = max(card.width.max, card.height.max)
     sides = [first, *(level.max_side for level in card.further_levels)]
-    for resolution, crop_scale in dict.fromkeys((row.resolution, row.crop_scale) for row in plan.rows):
-        num_bytes = bytes_per_epoch(card, resolution, crop_scale)
+    for resolution, scale, ratio in dict.fromkeys((row.resolution, *_crops(row, card)) for row in plan.rows):
+        num_bytes = bytes_per_epoch(card, resolution, scale, ratio)
         if num_bytes is not None:
-            shares = dict(zip(sides, level_shares(card, resolution, crop_scale), strict=True))
+            shares = dict(zip(sides, level_shares(card, resolution, scale, ratio), strict=True))
             reading.append(EpochReading(resolution, shares, num_bytes))
     return reading
+
+
+def _crops(row: EpochSpec, card: Card) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Least and greatest share of the area, and width / height, of an epoch's crops of an image of the mean size."""
+    if row.centre_crop is None:
+        return row.crop_scale, row.crop_ratio
+    short, long = sorted((card.height.mean, card.width.mean))
+    share = row.centre_crop**2 * short / long
+    return (share, share), (1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -184,6 +193,20 @@ class _Column:
 
     heading: str
     cell: Callable[[EpochSpec], str]
+    usual: str = ""
+    """The cell that says nothing of a job: a column of it alone is left out."""
+
+
+def _trains_cell(row: EpochSpec) -> str:
+    if isinstance(row.trainable, int):
+        return f"last {row.trainable} block" + "s" * (row.trainable > 1)
+    return "classifier+norm" if row.trainable == "classifier_and_last_norm" else row.trainable
+
+
+def _crop_cell(row: EpochSpec) -> str:
+    if row.centre_crop is not None:
+        return f"centre {row.centre_crop:.3g}"
+    return "{:.3g}-{:.3g}".format(*row.crop_scale)
 
 
 def _norm_cell(row: EpochSpec) -> str:
@@ -200,23 +223,25 @@ def _number(name: str) -> Callable[[EpochSpec], str]:
 
 
 _FURTHER = (
+    _Column("trains", _trains_cell, usual="all"),
+    _Column("crop", _crop_cell, usual="0.08-1"),
     _Column("norm", _norm_cell),
     _Column("augment", _augment_cell),
     _Column("mixup", _number("mixup_alpha")),
     _Column("cutmix", _number("cutmix_alpha")),
     _Column("erase", _number("erasing_probability")),
     _Column("dropout", _number("dropout")),
-    _Column("depth drop", _number("stochastic_depth")),
+    _Column("depth\ndrop", _number("stochastic_depth")),
 )
 
 
 def further_table(plan: Plan) -> Table | None:
-    """What else is done to images and model: a row wherever it changes; None if nothing is done."""
-    columns = [column for column in _FURTHER if any(column.cell(row) for row in plan.rows)]
+    """What else is done to images and model: a row wherever it changes; None if nothing unusual is done."""
+    columns = [column for column in _FURTHER if any(column.cell(row) != column.usual for row in plan.rows)]
     if not columns:
         return None
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("from epoch", justify="right", no_wrap=True)
+    table.add_column("from\nepoch", justify="right", no_wrap=True)
     for column in columns:
         table.add_column(column.heading, justify="right", no_wrap=True)
     before: list[str] = []
