@@ -22,6 +22,14 @@ def opening_comment(job: Path) -> list[str]:
     return [line.removeprefix("#").strip() for line in lines[:end]]
 
 
+def told_of(job: Path) -> dict[str, str]:
+    """What the opening comment says of accuracy, time and source: each from its label to the next one's."""
+    parts = re.split(r"(?:^|\n)(Accuracy|Time|Source): ", "\n".join(opening_comment(job)))
+    labels = parts[1::2]
+    assert labels == ["Accuracy", "Time", "Source"]
+    return dict(zip(labels, parts[2::2], strict=True))
+
+
 def commands(job: Path) -> list[list[str]]:
     """The words of each `resolute run` in the opening comment."""
     return [shlex.split(line) for line in opening_comment(job) if line.startswith("resolute run")]
@@ -52,7 +60,17 @@ def test_a_recipe_opens_with_what_it_is_its_command_and_what_to_expect(job: Path
     comment = opening_comment(job)
     assert comment[0].endswith((".", ":"))
     assert commands(job)
-    assert re.search(r"\bExpected\b", "\n".join(comment))
+    told = told_of(job)
+    assert re.search(r"\d %|not published|that of 90 epochs|in a figure", told["Accuracy"])
+    assert re.search(r"\b(minutes?|hours?)\b|not( yet)? measured", told["Time"])
+    assert re.search(r"https://|arXiv:|docs/|^none\b|^imagenet-rn50-classic\b", told["Source"])
+
+
+@pytest.mark.parametrize("job", [job for job in JOBS if job.stem.startswith("imagenet")], ids=lambda job: job.stem)
+def test_what_others_published_is_not_told_as_measured_here(job: Path) -> None:
+    told = told_of(job)
+    for label in ("Accuracy", "Time"):
+        assert "not yet measured with Resolute" in " ".join(told[label].split())
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
