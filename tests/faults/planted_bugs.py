@@ -243,4 +243,19 @@ MUTATIONS = (
         "        if len(self._missing) > 1:\n            return Pending",
         _COORDINATOR + "ranks_that_have_not_acknowledged_are_named_until_all_have",
     ),
+    Mutation(
+        "flipped images are judged as they are",
+        "launcher/tasks/classification.py",
+        "model(images.flip(3))",
+        "model(images)",
+        "tests/integration/test_classification.py::"
+        "test_scores_are_those_of_the_logits_of_every_image_whatever_the_batches",
+    ),
+    Mutation(
+        "frozen norms are estimated anew",
+        "launcher/plan.py",
+        "min(wanted, row.steps) * all_learns,",
+        "min(wanted, row.steps),",
+        _PLAN + "frozen_norms_keep_their_statistics_until_all_learns_again",
+    ),
 )
