@@ -215,5 +215,5 @@ def test_ray_that_does_not_come_up_is_a_sentence_and_leaves_nothing(tmp_path: Pa
         environment = os.environ | {"TMPDIR": directory}
         run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True)
         assert run.returncode == 1
-        assert "RunFailedError: Ray did not come up" in run.stderr
+        assert "NotUpError: Ray did not come up" in run.stderr
         assert not list(Path(directory).iterdir())
