@@ -16,6 +16,7 @@ from typing import Any
 from launcher.paths import temporary
 from launcher.slurm.records import SlurmPaths, Stay
 
+_NAME = "meeting"
 VARIABLE = "RESOLUTE_MEETING"
 """By this environment variable an agent tells its driver the folder."""
 
@@ -62,10 +63,13 @@ class Meeting:
 
     @classmethod
     def of(cls, root: Path, stay: Stay) -> Meeting:
-        return cls(SlurmPaths(root).folder / f"meeting-{stay.job_id}-{stay.restarts}")
+        return cls(SlurmPaths(root).folder / f"{_NAME}-{stay.job_id}-{stay.restarts}")
 
     def open(self, granted: Granted) -> None:
-        """Make the folder; those of earlier stays are gone with them, or harm nobody."""
+        """Make the folder. Those of earlier stays that Slurm killed go: whoever is still there has been superseded."""
+        for earlier in self.folder.parent.glob(f"{_NAME}-*"):
+            if earlier != self.folder:
+                shutil.rmtree(earlier, ignore_errors=True)
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._write("granted.json", asdict(granted))
 

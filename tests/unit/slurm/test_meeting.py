@@ -52,6 +52,16 @@ def test_every_stay_meets_elsewhere_and_nothing_remains(meeting: Meeting, tmp_pa
     assert not meeting.folder.exists()
 
 
+def test_a_meeting_that_a_killed_stay_left_goes_with_the_next_one_and_not_the_other_way_round(
+    meeting: Meeting, tmp_path: Path
+) -> None:
+    later = Meeting.of(tmp_path, Stay("7", 2))
+    later.open(GRANTED)
+    assert not meeting.folder.exists()
+    meeting.close()
+    assert later.granted == GRANTED
+
+
 def test_answers_to_an_earlier_invitation_do_not_count(meeting: Meeting) -> None:
     meeting.answer(1, Answer("10.0.0.1:1", ""))
     assert meeting.answers(INVITATION.address) == {}
