@@ -27,7 +27,8 @@ def explain(error: BaseException, *, beats: Mapping[int, Beat], nodes: Collectio
         return Loss(f"Ray Train broke down: {_in_one_line(getattr(error, 'controller_failure', error))}")
     rank = min(failures, key=lambda rank: (_remoteness(failures[rank]), rank))
     failure = failures[rank]
-    if _remoteness(failure) and (gone := [beat for _, beat in sorted(beats.items()) if beat.node not in nodes]):
+    gone = [beat for _, beat in sorted(beats.items()) if beat.node not in nodes]
+    if gone and (_remoteness(failure) or (_died(failure) and beats.get(rank) in gone)):
         return _lost_node(gone)
     if _is_ours(failure):
         return Loss(str(failure)) if _remoteness(failure) else failure

@@ -134,10 +134,14 @@ def test_a_worker_that_was_killed_or_wrote_no_stack_says_what_it_can() -> None:
     assert crash(":job_id:01000000\n*** SIGSEGV received at time=1 on cpu 0 ***\n") == "SIGSEGV"
 
 
-def test_ranks_that_break_off_as_a_node_goes_are_no_cause() -> None:
+def test_ranks_that_break_off_or_die_as_a_node_goes_are_no_cause() -> None:
     assert explained({0: BROKEN, 1: BROKEN}, nodes=("node0",)) == Loss(
         "the node of ranks 2, 3 (host1) is gone", None, "host1"
     )
+    assert explained({0: BROKEN, 3: DIED}, nodes=("node0",)) == Loss(
+        "the node of ranks 2, 3 (host1) is gone", None, "host1"
+    )
+    assert explained({0: DIED, 3: BROKEN}, nodes=("node0",)) != explained({3: DIED}, nodes=("node0",))
     alone = explain(WorkerGroupError({0: WAITING}), beats={2: BEATS[2]}, nodes=("node0",), logs=LOGS)
     assert alone == Loss("the node of rank 2 (host1) is gone", 2, "host1")
 
