@@ -18,7 +18,8 @@ from dataclasses import dataclass
 
 from launcher.config import JobConfig
 from launcher.coordinator import Acknowledgement, Agreed, Agreement, Cadence, Coordinator, Directive, Run, Transition
-from launcher.plan import BEGINNING, Plan, build_plan
+from launcher.plan import BEGINNING, Plan
+from launcher.planning import build_plan
 
 BATCH = 32
 STEPS = 1000

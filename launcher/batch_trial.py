@@ -38,7 +38,8 @@ from launcher.config import JobConfig
 from launcher.device_batches import transfer_to
 from launcher.model_input import Pixels, choose_precision
 from launcher.models import build_model, build_optimizer, lay_out
-from launcher.plan import EpochSpec, build_plan
+from launcher.plan import EpochSpec
+from launcher.planning import build_plan
 from launcher.tasks.classification import Classification
 from launcher.trainer import Trainer
 

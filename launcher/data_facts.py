@@ -8,7 +8,7 @@ from pathlib import Path
 from ffcv_datasets.beton import Beton
 from ffcv_datasets.card import Card, read_card, require_own
 from launcher.config import Data, JobConfig
-from launcher.job_file import JobError, Problem
+from launcher.mistakes import JobError, Problem
 
 # Of ImageNet's training set, 0..255: the usual statistics for a data set without its own.
 _IMAGENET_MEAN = (123.675, 116.28, 103.53)

@@ -21,7 +21,8 @@ from launcher.job_file import dump_job
 from launcher.listing import told_checkpoints
 from launcher.models import check_model, check_optimizer, check_rates, check_trainable, check_weights
 from launcher.paths import RunPaths
-from launcher.plan import BEGINNING, Plan, PlanError, Position, build_plan, differences, feasible_world, resolutions
+from launcher.plan import BEGINNING, Plan, Position, differences
+from launcher.planning import PlanError, build_plan, feasible_world, resolutions
 
 _DECISIVE = {
     "model": None,

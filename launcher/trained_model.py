@@ -20,7 +20,7 @@ from launcher.manifest import verify
 from launcher.model_input import Pixels
 from launcher.models import build_model
 from launcher.paths import RunPaths
-from launcher.plan import resolutions
+from launcher.planning import resolutions
 
 _AVERAGED = "module."
 """What torch's AveragedModel puts before each name."""

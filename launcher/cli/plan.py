@@ -20,7 +20,8 @@ from launcher.cli.console import say, show_table
 from launcher.config import Data, JobConfig
 from launcher.data_facts import count_samples, known_num_classes
 from launcher.job_file import load_job
-from launcher.plan import EpochSpec, Plan, build_plan, feasible_world, resolutions
+from launcher.plan import EpochSpec, Plan
+from launcher.planning import build_plan, feasible_world, resolutions
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="A job file, or the name of a recipe in jobs/.")]
 OverridesArgument = Annotated[

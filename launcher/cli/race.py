@@ -25,7 +25,8 @@ from launcher.durable import write_atomically
 from launcher.event_log import read_events
 from launcher.job_file import load_job
 from launcher.paths import RunPaths
-from launcher.plan import Plan, build_plan, feasible_world, resolutions
+from launcher.plan import Plan
+from launcher.planning import build_plan, feasible_world, resolutions
 from launcher.plots import Curve, Panel, try_to_draw
 from launcher.race import (
     Course,

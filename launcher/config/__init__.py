@@ -1,8 +1,8 @@
 """The job file's types: what a user may say, with the unit in each name and the rule beside each field.
 
-Reading a file, overrides and error texts live in `job_file.py`; this package holds only the types, imports neither
-torch nor ray, and touches no disk. Every model is strict: unknown keys are errors, and `None` means "not given".
-`job.py` has the whole; each other file is a part of it.
+Files and overrides are read in `job_file.py`, errors get their words in `mistakes.py`; this package holds only the
+types, imports neither torch nor ray, and touches no disk. Every model is strict: unknown keys are errors, and `None`
+means "not given". `job.py` has the whole; each other file is a part of it.
 """
 
 from launcher.config.augmentation import Augmentation, Growing, RandAugment

@@ -23,7 +23,7 @@ from launcher.executors.failure import explain
 from launcher.executors.ray_nodes import end_workers, nodes_at_hand, room_for_workers
 from launcher.executors.ray_pipe import Driver, RayLostError
 from launcher.executors.ray_worker import work
-from launcher.plan import PlanError, feasible_world
+from launcher.planning import PlanError, feasible_world
 from launcher.run_setup import RunSetup
 from launcher.watch import Beat, Watch
 

@@ -15,7 +15,7 @@ from launcher.events import Event, StopRequested, WorkerLost, WorkersAwaited
 from launcher.executors.private_ray import PrivateRay
 from launcher.executors.ray_pipe import RayLostError
 from launcher.paths import temporary
-from launcher.plan import PlanError, feasible_world
+from launcher.planning import PlanError, feasible_world
 from launcher.run_setup import RunSetup, attempt_started, next_attempt
 
 _LOOK_EVERY_S = 1.0

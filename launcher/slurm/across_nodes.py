@@ -18,7 +18,7 @@ from launcher.executors.ray_environment import LOOPBACK
 from launcher.executors.ray_run import RayRun
 from launcher.file_system import LOCKS_ADVICE, lock_trouble_in
 from launcher.paths import RunPaths
-from launcher.plan import PlanError, feasible_world
+from launcher.planning import PlanError, feasible_world
 from launcher.run_setup import RunSetup
 from launcher.signals import stop_on_signal
 from launcher.slurm import commands

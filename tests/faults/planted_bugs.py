@@ -253,7 +253,7 @@ MUTATIONS = (
     ),
     Mutation(
         "frozen norms are estimated anew",
-        "launcher/plan.py",
+        "launcher/planning.py",
         "min(wanted, row.steps) * all_learns,",
         "min(wanted, row.steps),",
         _PLAN + "frozen_norms_keep_their_statistics_until_all_learns_again",

@@ -17,7 +17,8 @@ from launcher.checkpoint import scan
 from launcher.config import JobConfig
 from launcher.event_log import read_events
 from launcher.paths import RunPaths
-from launcher.plan import Plan, build_plan
+from launcher.plan import Plan
+from launcher.planning import build_plan
 from tests.faults.attempts import Attempt, Kill, StopRequest, Traces
 
 NUM_SAMPLES = 100

@@ -21,7 +21,7 @@ from launcher.config import JobConfig
 from launcher.job_file import load_job
 from launcher.models import build_model
 from launcher.paths import RunPaths
-from launcher.plan import PlanError, build_plan
+from launcher.planning import PlanError, build_plan
 from tests.integration.toy import JOB, write_job
 from tests.unit.sample_jobs import make_job
 

@@ -11,7 +11,7 @@ import pytest
 from ffcv_datasets.card import card_path, read_card
 from launcher.config import JobConfig
 from launcher.data_facts import count_samples, known_num_classes, read_data_facts
-from launcher.job_file import JobError, Problem
+from launcher.mistakes import JobError, Problem
 from tests.integration.toy import JOB
 
 

@@ -11,9 +11,11 @@ import torch
 
 from launcher import checkpoint
 from launcher.coordinator import Done, Evaluate, Transition
-from launcher.job_file import JobError, load_job
+from launcher.job_file import load_job
+from launcher.mistakes import JobError
 from launcher.paths import RunPaths
-from launcher.plan import PlanError, Position
+from launcher.plan import Position
+from launcher.planning import PlanError
 from launcher.run_setup import ChangedJobError, RunSetup, check_job, next_attempt, prepare_run
 from launcher.saving import Standing
 from tests.integration.toy import write_job

@@ -14,7 +14,8 @@ from ffcv_datasets.crop import TrainView
 from ffcv_datasets.loader import Loader
 from launcher.device_batches import HostTransfer
 from launcher.job_file import load_job
-from launcher.plan import EpochSpec, Plan, build_plan
+from launcher.plan import EpochSpec, Plan
+from launcher.planning import build_plan
 from launcher.sample_order import order, rank_batches
 from launcher.training_feed import TrainingFeed
 from tests.integration.toy import write_job

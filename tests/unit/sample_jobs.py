@@ -8,7 +8,8 @@ from typing import Any
 import yaml
 
 from launcher.config import JobConfig
-from launcher.plan import Plan, build_plan
+from launcher.plan import Plan
+from launcher.planning import build_plan
 
 MINIMAL = """\
 name: tiny

@@ -18,9 +18,9 @@ from launcher.cli import app as cli
 from launcher.cli.errors import exit_code, explain
 from launcher.coordinator import CoordinationError
 from launcher.durable import DiskFullError
-from launcher.job_file import JobError
 from launcher.manifest import CheckpointError
-from launcher.plan import PlanError
+from launcher.mistakes import JobError
+from launcher.planning import PlanError
 from tests.unit.sample_jobs import FIVE_MISTAKES, MINIMAL
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,8 @@ from rich.console import Console
 from ffcv_datasets.card import Card, Extent, LevelCard
 from launcher.cli.plan import further_table, plan_reading, show_plan
 from launcher.config import JobConfig
-from launcher.plan import Plan, build_plan
+from launcher.plan import Plan
+from launcher.planning import build_plan
 from tests.unit.sample_jobs import make_plan
 
 CARD = Card(

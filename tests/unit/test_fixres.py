@@ -8,7 +8,8 @@ import pytest
 
 from launcher.fixres import fixres_job
 from launcher.job_file import dump_job, load_job, parse_job
-from launcher.plan import BEGINNING, Position, build_plan
+from launcher.plan import BEGINNING, Position
+from launcher.planning import build_plan
 from tests.unit.sample_jobs import make_job
 
 JOB = make_job(

@@ -12,7 +12,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from launcher.config import PiecewiseLinear, Ramp
-from launcher.job_file import JobError, Problem, dump_job, find_job, format_location, load_job, parse_job
+from launcher.job_file import dump_job, find_job, load_job, parse_job
+from launcher.mistakes import JobError, Problem, format_location
 from launcher.printable import UNPRINTABLE
 from tests.unit.sample_jobs import FIVE_MISTAKES, MINIMAL, make_job, raw_job
 

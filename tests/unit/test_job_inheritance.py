@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from launcher.config import Constant, Cosine, Sgd
-from launcher.job_file import JobError, dump_job, load_job, parse_job
+from launcher.job_file import dump_job, load_job, parse_job
 from launcher.job_inheritance import inherited
+from launcher.mistakes import JobError
 from tests.unit.sample_jobs import MINIMAL
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from launcher.job_file import find_job, load_job
-from launcher.plan import build_plan
+from launcher.planning import build_plan
 
 FOLDER = Path(__file__).parents[2] / "jobs"
 JOBS = sorted(FOLDER.glob("*.yaml"))

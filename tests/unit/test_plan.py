@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from launcher.plan import Plan, PlanError, Position, build_plan, differences, feasible_world, resolutions
+from launcher.plan import Plan, Position, differences
+from launcher.planning import PlanError, build_plan, feasible_world, resolutions
 from tests.unit.sample_jobs import make_job, make_plan
 
 

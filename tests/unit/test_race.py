@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from launcher.job_file import load_job
-from launcher.plan import Plan, Position, build_plan
+from launcher.plan import Plan, Position
+from launcher.planning import build_plan
 from launcher.race import Course, Point, Spread, course, fixed_twin, mean_jumps, squeezed, standings, times_to
 from tests.unit.sample_jobs import make_job, make_plan
 

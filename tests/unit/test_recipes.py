@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from launcher.job_file import load_job
-from launcher.plan import Plan, Position, build_plan
+from launcher.plan import Plan, Position
+from launcher.planning import build_plan
 
 FOLDER = Path(__file__).parents[2] / "jobs"
 IMAGENET = 1281167

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from launcher.plan import build_plan
+from launcher.planning import build_plan
 from launcher.sample_order import Indices, evaluation_batches, order, order_hash, rank_batches
 from tests.unit.sample_jobs import make_job
 

@@ -8,7 +8,8 @@ import pytest
 
 from launcher.cli.plan import plan_staging
 from launcher.config import Data
-from launcher.job_file import JobError, load_job
+from launcher.job_file import load_job
+from launcher.mistakes import JobError
 from launcher.slurm.allocation import fit
 from launcher.slurm.profile import Profile
 from launcher.staging import StageError, stage_directory

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.job_file import JobError, parse_document
+from launcher.job_file import parse_document
+from launcher.mistakes import JobError
 from launcher.slurm.profile import Nodes, Profile, load_profile
 
 EXAMPLES = sorted((Path(__file__).parents[3] / "slurm" / "profiles").glob("*.yaml"))
