@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -53,9 +53,9 @@ def sweep(
     sizes: Sequence[int],
     *,
     settings: Evaluation,
-    on_scores: Callable[[SizeScores], None] = lambda _: None,
-) -> list[SizeScores]:
-    """Judge a model by every image of a data set at each size, in this process, on the first GPU if there is one.
+) -> Iterator[SizeScores]:
+    """Judge a model by every image of a data set at each size, in this process, on the first GPU if there is one; each
+    size's scores as soon as they are there.
 
     Above the size that it was trained at, fewer images are taken at once. Raises ModelError for a size that the model
     does not take, and SweepError for labels that it does not know, before anything is computed; SweepError also for a
@@ -66,7 +66,6 @@ def sweep(
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     model = lay_out(trained.model, device)
     data = trained.job.data
-    swept = []
     with Loader(
         val_data,
         threads=data.decode_threads_per_worker,
@@ -89,9 +88,7 @@ def sweep(
             at_size = settings.model_copy(update={"batch_per_worker": batch})
             with _memory_told(size, batch):
                 scores = dataclasses.replace(examination, settings=at_size).examine(model, size)
-            swept.append(SizeScores(size, scores))
-            on_scores(swept[-1])
-    return swept
+            yield SizeScores(size, scores)
 
 
 def batch_at(size: int, *, batch: int, trained_at: int) -> int:

@@ -67,29 +67,43 @@ def evaluate(
     wanted = default_sizes(trained.train_resolution) if sizes is None else _parse_sizes(sizes)
     judged_by = val_data(trained, data).absolute()
     say(console, f"{trained.job.name}: {trained.source.name}, trained at {trained.train_resolution} px at last")
-    swept = sweep(
-        trained,
-        judged_by,
-        wanted,
-        settings=settings,
-        on_scores=lambda at: say(console, f"  {at.resolution} px: top-1 {at.scores.top1:.2%}"),
-    )
+    swept: list[SizeScores] = []
+    try:
+        for at in sweep(trained, judged_by, wanted, settings=settings):
+            say(console, f"  {at.resolution} px: top-1 {at.scores.top1:.2%}")
+            swept.append(at)
+    finally:  # A size that does not fit, or a Ctrl-C, takes none of those before it away.
+        if swept:
+            _keep(swept, trained, judged_by, crop_ratio=settings.crop_ratio, path=paths.evaluation, console=console)
+
+
+def _keep(
+    swept: list[SizeScores],
+    trained: TrainedModel,
+    judged_by: Path,
+    *,
+    crop_ratio: float,
+    path: Path,
+    console: Console,
+) -> None:
+    """Show the scores, write them to `path`, and draw them beside it."""
     show_table(console, scores_table(swept))
     kept = {
         "source": trained.source.name,
         "data": str(judged_by),
-        "crop_ratio": settings.crop_ratio,
+        "crop_ratio": crop_ratio,
         "sizes": [at.to_json() for at in swept],
     }
-    write_atomically(paths.evaluation, json.dumps(kept, indent=1) + "\n")
+    write_atomically(path, json.dumps(kept, indent=1) + "\n")
+    sizes = [at.resolution for at in swept]
     panel = Panel(
         "size in px",
         "top-1 in %",
-        [Curve(trained.source.name, [at.resolution for at in swept], [100 * at.scores.top1 for at in swept])],
+        [Curve(trained.source.name, sizes, [100 * at.scores.top1 for at in swept])],
         vertical=(trained.train_resolution, f"trained at {trained.train_resolution} px"),
-        x_ticks=wanted,
+        x_ticks=sizes,
     )
-    plot = paths.evaluation.with_suffix(".png")
+    plot = path.with_suffix(".png")
     try_to_draw(plot, [panel], title=trained.job.name, tell=lambda line: say(console, line))
 
 

@@ -81,8 +81,8 @@ def fixres(
     _fit(job, paths, fitted, console)
     # Both only now, so that this process has taken no GPU's memory from the workers.
     sizes, settings = sorted({trained.train_resolution, size}), trained.job.evaluation
-    before = sweep(trained, judged_by, sizes, settings=settings)
-    after = sweep(load_trained(fitted), judged_by, sizes, settings=settings)
+    before = list(sweep(trained, judged_by, sizes, settings=settings))
+    after = list(sweep(load_trained(fitted), judged_by, sizes, settings=settings))
     show_table(console, before_and_after(before, after))
     kept = {"data": str(judged_by), "before": [at.to_json() for at in before], "after": [at.to_json() for at in after]}
     write_atomically(fitted.fixres, json.dumps(kept, indent=1) + "\n")

@@ -19,7 +19,7 @@ from launcher.event_log import read_events
 from launcher.job_file import load_job
 from launcher.paths import RunPaths
 from launcher.size_sweep import SweepError, batch_at, default_sizes, sweep
-from launcher.trained_model import TrainedModelError, load_trained
+from launcher.trained_model import TrainedModel, TrainedModelError, load_trained
 from tests.integration.toy import JOB, write_job
 
 
@@ -158,7 +158,24 @@ def test_a_size_that_does_not_fit_into_the_memory_is_named(finished: RunPaths) -
     with pytest.raises(
         SweepError, match=r"32 px: 64 images of that size .* \(CUDA out of memory\); leave that size out"
     ):
-        sweep(trained, Path(trained.job.data.val), [32], settings=trained.job.evaluation)
+        list(sweep(trained, Path(trained.job.data.val), [32], settings=trained.job.evaluation))
+
+
+def test_sizes_before_one_that_does_not_fit_are_kept(run: RunPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail_at_32(_model: object, inputs: tuple[torch.Tensor]) -> None:
+        if inputs[0].shape[2] == 32:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    def load(paths: RunPaths, checkpoint: Path | None = None) -> TrainedModel:
+        trained = load_trained(paths, checkpoint)
+        trained.model.register_forward_pre_hook(fail_at_32)
+        return trained
+
+    monkeypatch.setattr("launcher.trained_model.load_trained", load)
+    with pytest.raises(SweepError, match="32 px"):
+        invoke("evaluate", run.root, "--sizes", "16,24,32,40")
+    assert [at["resolution"] for at in json.loads(run.evaluation.read_text())["sizes"]] == [16, 24]
+    assert run.evaluation.with_suffix(".png").is_file()
 
 
 def test_a_directory_without_a_run_or_a_model_is_told(run: RunPaths, tmp_path: Path) -> None:
