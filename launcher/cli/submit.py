@@ -76,7 +76,7 @@ def submit(
     batch = _batch(name, site, runs, root)
     _warn(runs[0])
     if dry_run or test_only:
-        _show(batch, test_only=test_only)
+        _show(batch, test_only=test_only, chain=chain)
         return
     job_ids = hand_over(batch, site, runs, chain=chain, accept_changes=accept_changes)
     _tell(Console(), job_ids, root, site)
@@ -209,10 +209,14 @@ def _batch(name: str, site: Profile, runs: list[CheckedRun], root: Path) -> Batc
     )
 
 
-def _show(batch: Batch, *, test_only: bool) -> None:
+def _show(batch: Batch, *, test_only: bool, chain: int) -> None:
     from launcher.slurm import sbatch
 
     typer.echo(sbatch.test_only(batch) if test_only else sbatch.script(batch))
+    if chain > 1:
+        added = "`--dependency=afterany:ID` and, for its agents, `--after ID`"
+        words = f"resolute: {chain - 1} more like it would follow, each with {added}; ID is the job before it"
+        say(Console(stderr=True), words)
 
 
 def _tell(console: Console, job_ids: list[str], root: Path, site: Profile) -> None:

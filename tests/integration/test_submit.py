@@ -165,7 +165,8 @@ def test_scripts_of_a_chain_in_a_container_are_those_that_were_looked_at(
     }
     (tmp_path / "site.yaml").write_text(yaml.safe_dump(keys))
     asked = (*SUBMIT, "--run-dir", "runs/a", "--set", "nodes=2", "--chain", 2)
-    dry = call(*asked, "--dry-run")[1]
+    _, dry, told = call(*asked, "--dry-run")
+    assert "1 more like it would follow, each with `--dependency=afterany:ID`" in told
     assert not (tmp_path / "runs").exists()
     assert call(*asked)[0] == 0
     first, second = (
