@@ -25,6 +25,7 @@ from tests.slurm.traced_work import FOLDER, WorkerTraces, hurry_file, read_trace
 
 _ROOT = Path(__file__).parents[2]
 _DAEMONS = ("slurmd", "slurmstepd")
+_POLL_S = 0.05
 _SITE: dict[str, Any] = {
     "cpus_per_node": 2,
     "workers_per_node": 2,
@@ -192,13 +193,22 @@ class Departure:
         self._thread.start()
 
     def _watch(self, processes: Sequence[psutil.Process]) -> None:
-        psutil.wait_procs(processes)
+        while any(map(_lives, processes)):
+            time.sleep(_POLL_S)
         self._ended = time.time()
 
     @property
     def ended(self) -> float | None:
         """In seconds since 1970; None while one of them lives."""
         return self._ended
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whether it has not ended; after a power cut the dead may wait long for the guardian, who inherits them."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def stray(slurm: Cluster) -> list[str]:
