@@ -224,15 +224,20 @@ class TimeTo:
 
 
 def times_to(courses: Sequence[Course]) -> list[TimeTo]:
-    """For every step of accuracy that somebody reached with all seeds."""
+    """For every step of accuracy that somebody reached with all seeds, from the last that nobody began below."""
     told: list[TimeTo] = []
     best = max((point.top1 for leg in courses for point in leg.points), default=0.0)
-    for number in range(1, int(best / _STEP + 1e-9) + 1):
-        top1 = number * _STEP
+    least = min((leg.points[0].top1 for leg in courses if leg.points), default=0.0)
+    for number in range(max(1, _steps_up_to(least)), _steps_up_to(best) + 1):
+        top1 = round(number * _STEP, 2)
         seconds = {name: _mean_time(legs, top1) for name, legs in by_name(courses).items()}
         if any(value is not None for value in seconds.values()):
             told.append(TimeTo(top1, seconds))
     return told
+
+
+def _steps_up_to(top1: float) -> int:
+    return int(top1 / _STEP + 1e-9)
 
 
 def _mean_time(legs: Sequence[Course], top1: float) -> float | None:

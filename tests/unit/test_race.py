@@ -140,8 +140,19 @@ def test_times_to_an_accuracy_are_means_over_seeds_that_all_reached_it() -> None
         leg("b", (9, 0.17)),
         leg("b", (5, 0.11), seed=1),
     ]
-    told = {round(time.top1, 2): time.seconds for time in times_to(legs)}
+    told = {time.top1: time.seconds for time in times_to(legs)}
     assert told == {0.05: {"a": 2, "b": 7}, 0.1: {"a": 2.5, "b": 7}}
+
+
+def test_times_are_told_from_the_last_accuracy_that_all_had_at_once() -> None:
+    legs = [leg("a", (1, 0.33), (2, 0.5)), leg("b", (3, 0.45), (5, 0.47))]
+    assert [(time.top1, time.seconds) for time in times_to(legs)] == [
+        (0.3, {"a": 1, "b": 3}),
+        (0.35, {"a": 2, "b": 3}),
+        (0.4, {"a": 2, "b": 3}),
+        (0.45, {"a": 2, "b": 3}),
+        (0.5, {"a": 2, "b": None}),
+    ]
 
 
 def test_a_race_that_nobody_finished_comes_to_nothing() -> None:
