@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ def read_submissions(root: Path) -> SubmittedRun | None:
     """None if no Slurm job was ever started for this directory, by `resolute submit` or by slurm/resolute.sbatch."""
     submitted = records.read(SlurmPaths(root).submissions)
     started = [line for line in records.read(SlurmPaths(root).attempts) if line["event"] == "agent_started"]
-    lines = sorted([*submitted, *started], key=lambda line: str(line["time"]))
+    lines = sorted([*submitted, *started], key=_order)
     if not lines:
         return None
     job_ids = tuple(dict.fromkeys(str(line["job_id"]) for line in lines))
@@ -68,6 +68,11 @@ def read_submissions(root: Path) -> SubmittedRun | None:
         return SubmittedRun(root, job_ids, root.name, lines[0]["time"], None)
     last = submitted[-1]
     return SubmittedRun(root, job_ids, last["name"], last["time"], last["profile"])
+
+
+def _order(line: Mapping[str, Any]) -> tuple[str, list[int]]:
+    """By time; where the clock does not tell two lines apart, by Slurm's numbers, which grow."""
+    return str(line["time"]), [int(number) for number in re.findall("[0-9]+", str(line["job_id"]))]
 
 
 def find_runs(target: str, *, run_root: Path) -> list[SubmittedRun]:

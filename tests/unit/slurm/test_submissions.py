@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, tzinfo
 from pathlib import Path
 
 import pytest
@@ -101,7 +102,17 @@ def test_a_run_that_another_script_submitted_is_known_by_its_agents() -> None:
         _ = run.profile
 
 
-def test_jobs_come_in_the_order_in_which_slurm_got_them_however_they_were_submitted() -> None:
+class StoppedClock(datetime):
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> StoppedClock:
+        return cls(2026, 3, 14, 9, 26, 53, tzinfo=tz)
+
+
+@pytest.mark.parametrize("clock", [datetime, StoppedClock])
+def test_jobs_come_in_the_order_in_which_slurm_got_them_however_they_were_submitted(
+    clock: type[datetime], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("launcher.event_log.datetime", clock)
     root = started(Path("runs/mixed").absolute(), "7")
     submitted(root, "8")
     submitted(root, "9")
