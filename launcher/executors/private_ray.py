@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import secrets
 import select
-import shutil
 import subprocess
 import sys
 import time
@@ -201,4 +200,5 @@ def _dismiss(keeper: subprocess.Popen[bytes], last_word: bytes, temp_dir: Path) 
     with contextlib.suppress(subprocess.TimeoutExpired):
         keeper.communicate(last_word, timeout=_ENDING_S)
         ray_keeper.end_session(keeper.pid)  # Nobody is left, unless somebody killed the keeper.
-        shutil.rmtree(temp_dir, ignore_errors=True)
+        with contextlib.suppress(OSError):  # As a rule the keeper has.
+            ray_keeper.remove(temp_dir)

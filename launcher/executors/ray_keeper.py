@@ -30,6 +30,8 @@ from pathlib import Path
 _KILLING_S = 10.0
 """For killed processes to be gone; the kernel may hold one that waits for a device."""
 _POLL_S = 0.05
+MAKER = "owner.json"
+"""In Ray's directory: the process that made it (`ray_temp_dir.py`)."""
 SHIELDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
@@ -51,7 +53,19 @@ def keep(temp_dir: Path, saved_logs: Path, start_s: float, command: list[str]) -
         _reap()
         if not discard:
             _save_logs(temp_dir, saved_logs)
-        shutil.rmtree(temp_dir)
+        remove(temp_dir)
+
+
+def remove(temp_dir: Path) -> None:
+    """As far as that can be. Who made it goes last: what a kill or an error leaves is known by that to be abandoned."""
+    for entry in temp_dir.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        elif entry.name != MAKER:
+            with contextlib.suppress(OSError):
+                entry.unlink()
+    if [entry.name for entry in temp_dir.iterdir()] in ([], [MAKER]):
+        shutil.rmtree(temp_dir, ignore_errors=True)
 
 
 def end_session(session: int) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
 import tempfile
 from pathlib import Path
 
+from launcher.executors.ray_keeper import MAKER, remove
 from launcher.ownership import RECORD_BYTES, State, parse_owner, state_of, this_process
 
 _PREFIX = "resolute-"
-_OWNER = "owner.json"
 _LONGEST_BASE = 19
 """Bytes. A socket's path ends at 107; "/resolute-xxxxxxxx/ray" adds 22 to the base, Ray up to 66."""
 
@@ -24,9 +24,10 @@ def make_temp_dir() -> Path:
     base = Path(temp_base())
     for folder in base.glob(f"{_PREFIX}*"):
         if _is_abandoned(folder):
-            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # Another run may do the same.
+                remove(folder)
     temp_dir = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
-    (temp_dir / _OWNER).write_bytes(this_process().to_bytes())
+    (temp_dir / MAKER).write_bytes(this_process().to_bytes())
     return temp_dir
 
 
@@ -41,7 +42,7 @@ def _is_abandoned(folder: Path) -> bool:
     try:
         if folder.stat(follow_symlinks=False).st_uid != os.geteuid():
             return False
-        with (folder / _OWNER).open("rb") as file:
+        with (folder / MAKER).open("rb") as file:
             owner = parse_owner(file.read(RECORD_BYTES))
     except OSError:
         return False

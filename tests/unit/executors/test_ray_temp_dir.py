@@ -10,9 +10,33 @@ from pathlib import Path
 
 import pytest
 
+from launcher.executors.ray_keeper import remove
 from launcher.executors.ray_temp_dir import make_temp_dir
 
 _MAKE = "from launcher.executors.ray_temp_dir import make_temp_dir; print(make_temp_dir())"
+_REMOVE_AND_DIE = """
+import os, sys
+from launcher.executors.ray_keeper import remove
+from launcher.executors.ray_temp_dir import make_temp_dir
+
+left = int(sys.argv[1])
+
+
+def die_in_time(event, arguments):
+    global left
+    if event in ("os.remove", "os.rmdir"):
+        if left == 0:
+            os._exit(9)
+        left -= 1
+
+
+folder = make_temp_dir()
+(folder / "ray").mkdir()
+for name in ("ray/a", "ray/b", "z.log"):
+    (folder / name).touch()
+sys.addaudithook(die_in_time)
+remove(folder)
+"""
 
 
 @pytest.fixture
@@ -35,6 +59,20 @@ def test_what_a_dead_process_left_is_removed(base: Path) -> None:
     (left / "ray" / "log").write_text("words")
     made = make_temp_dir()
     assert list(base.iterdir()) == [made]
+
+
+def test_what_was_killed_while_it_removed_its_own_is_removed_to_the_end(base: Path) -> None:
+    for kept in range(20):
+        done = subprocess.run([sys.executable, "-c", _REMOVE_AND_DIE, str(kept)], check=False)
+        made = make_temp_dir()
+        left = [folder for folder in base.iterdir() if folder != made]
+        assert not [folder for folder in left if any(folder.iterdir())], f"killed before removal {kept}"
+        for folder in (made, *left):  # At worst an empty one.
+            remove(folder)
+        if done.returncode == 0:
+            break
+        assert done.returncode == 9
+    assert kept == 6, "four files, two directories"
 
 
 def test_what_belongs_to_a_living_process_stays(base: Path) -> None:
