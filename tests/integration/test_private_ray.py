@@ -216,5 +216,5 @@ def test_ray_that_does_not_come_up_is_a_sentence_and_leaves_nothing(tmp_path: Pa
         run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True)
         assert run.returncode == 1
         assert "NotUpError: Ray did not come up" in run.stderr
-        # torch makes itself a folder there, if the process that is to speak to Ray comes to import it.
+        # torch makes itself a folder there, if some process comes to import it before Ray has failed.
         assert {entry.name.partition("_")[0] for entry in Path(directory).iterdir()} <= {"torchinductor"}
