@@ -70,8 +70,8 @@ def evaluate(
     swept: list[SizeScores] = []
     try:
         for at in sweep(trained, judged_by, wanted, settings=settings):
-            say(console, f"  {at.resolution} px: top-1 {at.scores.top1:.2%}")
             swept.append(at)
+            say(console, f"  {at.resolution} px: top-1 {at.scores.top1:.2%}")
     finally:  # A size that does not fit, or a Ctrl-C, takes none of those before it away.
         if swept:
             _keep(swept, trained, judged_by, crop_ratio=settings.crop_ratio, path=paths.evaluation, console=console)
